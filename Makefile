@@ -1,0 +1,47 @@
+# make run | test | check | bench | install | clean | help
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough; `make PYTHON=/path/to/python3.12 …` names another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
+PYTEST_ARGS ?=
+
+.PHONY: help install run test check format bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+install: $(VENV)/installed ## create .venv and install (again only when pyproject.toml or constraints.txt changed)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "fhir-sched needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: install ## serve on http://127.0.0.1:8080 with an embedded PostgreSQL and demo data
+	@FHIR_SCHED_AUTH=$${FHIR_SCHED_AUTH:-open} exec $(BIN)/fhir-sched serve --demo
+
+test: install ## the whole test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install ## format, lint, types, import layers, generated files current
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@for generator in tools/generated.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
+
+format: install ## let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## benchmarks, each figure beside the same SQL in pgbench
+	$(BIN)/python -m bench
+
+clean: ## remove .venv and everything that was made here (not the data of the embedded PostgreSQL)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

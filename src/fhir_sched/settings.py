@@ -1,0 +1,166 @@
+"""Settings of the server: environment variables `FHIR_SCHED_<NAME>` or `serve` flags of the same name, checked at start.
+
+A flag wins over the environment, the environment over the default. An empty variable counts as unset.
+Knows nothing of the database or of HTTP: it only says what an operator wants.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import platformdirs
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX: Final = "FHIR_SCHED_"
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings, one line that names the setting."""
+
+
+class Auth(StrEnum):
+    """Who may come in."""
+
+    SMART = "smart"
+    OPEN = "open"
+
+
+class SearchHandling(StrEnum):
+    """What an unknown search parameter gets when the request does not say (R4 3.1.1.3.1.1)."""
+
+    LENIENT = "lenient"
+    STRICT = "strict"
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; the description of a field is the help text of its flag."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    database_url: str | None = Field(
+        None, description="libpq URL of the primary, role fhir_sched_app [default: embedded PostgreSQL in DATA_DIR]"
+    )
+    admin_url: str | None = Field(None, description="libpq URL of the owner of the tables, used by migrate alone")
+    replica_url: str | None = Field(None, description="libpq URL for reads that may lag behind")
+    data_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("fhir-sched", appauthor=False)),
+        description="where the embedded PostgreSQL lives [default: the platform's user-data directory]",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on")
+    workers: int = Field(1, ge=1, le=256, description="number of server processes")
+    public_url: str | None = Field(None, description="base that appears in links [default: taken from the request]")
+    auth: Auth = Field(Auth.SMART, description="smart: bearer tokens; open: no token, on loopback only")
+    issuer: str | None = Field(None, description="URL of the trusted SMART authorization server")
+    jwks_url: str | None = Field(None, description="URL of its keys, may be a file: URL [default: discovered]")
+    audience: str | None = Field(None, description="audience that a token must name")
+    tenant_claim: str = Field("tenant_id", min_length=1, description="claim that must equal the tenant in the URL")
+    demo_tenant: UUID = Field(
+        UUID("5eed0000-0000-4000-8000-000000000001"), description="tenant that the demo data goes to"
+    )
+    search_handling: SearchHandling = Field(
+        SearchHandling.LENIENT, description="what an unknown search parameter gets: lenient or strict"
+    )
+    hold_seconds: int = Field(300, ge=1, le=86_400, description="how long $hold keeps a slot")
+    publish_tenants: Annotated[tuple[UUID, ...], NoDecode] = Field(
+        (), description="tenants whose slots $bulk-publish shows to everyone, separated by commas"
+    )
+
+    @field_validator("database_url", "admin_url", "replica_url")
+    @classmethod
+    def _is_libpq_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must be a URL that begins with postgresql://")
+        return value
+
+    @field_validator("public_url", "issuer")
+    @classmethod
+    def _is_web_url(cls, value: str | None) -> str | None:
+        return None if value is None else _web_url(value, ("http", "https"))
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _is_key_url(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("file:"):
+            return value
+        return None if value is None else _web_url(value, ("http", "https", "file"))
+
+    @field_validator("data_dir")
+    @classmethod
+    def _is_absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("publish_tenants", mode="before")
+    @classmethod
+    def _is_comma_list(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _open_is_for_loopback(self) -> Self:
+        if self.auth is Auth.OPEN and not is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}AUTH=open serves everything without a token, so {PREFIX}HOST must be a loopback address, not {self.host!r}: "
+                "set AUTH=smart or HOST=127.0.0.1"
+            )
+        return self
+
+    def environment(self) -> dict[str, str]:
+        """The settings as environment variables, for a worker process that builds them anew."""
+        shown: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None or value == ():
+                continue
+            shown[PREFIX + name.upper()] = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        return shown
+
+
+def load(**flags: Any) -> Settings:
+    """The settings of this process: `flags` that are not None, then the environment, then the defaults.
+
+    Raises SettingsError with one line that names every wrong setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(dict(item)) for item in error.errors())) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is reached from this machine alone: `localhost` or an address of the loopback range.
+
+    >>> is_loopback("127.0.0.5"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("clinic.example")
+    (True, True, False, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _web_url(value: str, schemes: tuple[str, ...]) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in schemes or not parts.netloc or parts.query or parts.fragment or " " in value:
+        raise ValueError(f"must be an absolute URL ({' or '.join(schemes)}) without query and fragment")
+    return value.rstrip("/")
+
+
+def _sentence(item: dict[str, Any]) -> str:
+    """One error of pydantic as a sentence; a password in a URL is not repeated."""
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return message
+    name = str(item["loc"][0]).upper()
+    if name.endswith("_URL"):
+        return f"{PREFIX}{name}: {message}"
+    return f"{PREFIX}{name}: {message}, not {item['input']!r}"
