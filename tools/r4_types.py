@@ -1,10 +1,10 @@
 """Digests the published R4 (4.0.1) definitions into `src/fhir_sched/r4/types.json`.
 
-Usage: `python tools/r4_types.py --spec DIR [--check]`, DIR being a folder that holds `fhir-r4/`. StructureDefinitions are
-the source; resource and data types that have none there come from the JSON schema, which knows neither summary, modifier
-nor reference targets. Only facts go in: names, order, types, cardinality, flags, the codes of required bindings, targets.
+Usage: `python tools/r4_types.py --spec DIR [--check]`, DIR being a folder that holds `fhir-r4/`. StructureDefinitions
+are the source; resource and data types that have none there come from the JSON schema, which knows neither summary,
+modifier nor reference targets. Only facts go in: names, order, types, cardinality, flags, required codes, targets.
 
-The digest is `{"codes": {key: [code]}, "types": {name: [kind, base, {element: row}]}}`, one type a line, where a row is
+The digest is `{"codes": {key: [code]}, "types": {name: [kind, base, {element: row}]}}`, one type a line; a row is
 `[types, cardinality, flags, codes key, targets]` without its empty tail; lists are joined with `|`, flags are
 s = in the summary, m = modifier, a = attribute in XML. An element whose name ends in `[x]` is a choice of types.
 """
@@ -20,6 +20,10 @@ from typing import Any
 DIGEST = Path(__file__).parent.parent / "src" / "fhir_sched" / "r4" / "types.json"
 PREFIX = "http://hl7.org/fhir/StructureDefinition/"
 SYSTEM = "http://hl7.org/fhirpath/System."
+# Data types that only the JSON schema describes here.
+OTHER_TYPES = frozenset(
+    {"ElementDefinition", "MarketingStatus", "Population", "ProdCharacteristic", "ProductShelfLife", "SubstanceAmount"}
+)
 Row = list[str]
 Type = tuple[str, str, dict[str, Row]]
 
@@ -67,9 +71,9 @@ class Digest:
         self._primitives = {name for name, (kind, _, _) in self.types.items() if kind == "primitive"}
         for name, definition in sorted(self._schema.items()):
             is_resource = "resourceType" in definition.get("properties", {})
-            wanted = name in published if is_resource else name in _OTHER_TYPES
+            wanted = name in published if is_resource else name in OTHER_TYPES
             if wanted and name not in self.types:
-                self._add_schema_type(name, name, is_resource)
+                self._add_schema_type(name, name, is_resource=is_resource)
 
     def _add_definition(self, definition: dict[str, Any]) -> None:
         name = definition["type"]
@@ -85,11 +89,11 @@ class Digest:
             parent, _, local = path.rpartition(".")
             if path in parents:
                 self.types[path] = ("backbone", element["type"][0]["code"], {})
-            self.types[parent][2][local] = self._row(element, path in parents)
+            self.types[parent][2][local] = self._row(element, own=path in parents)
 
-    def _row(self, element: dict[str, Any], has_children: bool) -> Row:
+    def _row(self, element: dict[str, Any], *, own: bool) -> Row:
         path: str = element["path"]
-        if has_children:
+        if own:
             types = [path]
         elif "contentReference" in element:
             types = [element["contentReference"].removeprefix("#")]
@@ -100,7 +104,8 @@ class Digest:
             "m": element.get("isModifier"),
             "a": element.get("representation") == ["xmlAttr"],
         }
-        targets = (t for entry in element.get("type", []) if entry["code"] == "Reference" for t in entry.get("targetProfile", []))
+        references = (entry for entry in element.get("type", []) if entry["code"] == "Reference")
+        targets = (target for entry in references for target in entry.get("targetProfile", []))
         return _trimmed(
             "|".join(types),
             f"{element['min']}..{element['max']}",
@@ -110,7 +115,7 @@ class Digest:
         )
 
     def _type_code(self, entry: dict[str, Any], path: str) -> str:
-        """The type of an element; FHIRPath's own types stand for the `id` of resource or element and an extension's url."""
+        """The type of an element; FHIRPath's own types stand for an `id` or an extension's url."""
         code: str = entry["code"]
         if not code.startswith(SYSTEM):
             return code
@@ -146,7 +151,7 @@ class Digest:
             raise SystemExit(f"two different code lists are called {key}")
         return key
 
-    def _add_schema_type(self, path: str, definition_name: str, is_resource: bool) -> None:
+    def _add_schema_type(self, path: str, definition_name: str, *, is_resource: bool) -> None:
         definition = self._schema[definition_name]
         properties: dict[str, Any] = definition["properties"]
         if is_resource:
@@ -164,9 +169,9 @@ class Digest:
             elif name.endswith("[x]"):
                 elements[name] = ["|".join(choices), "0..1"]
             else:
-                elements[name] = self._schema_row(path, name, properties[name], name in required)
+                elements[name] = self._schema_row(path, name, properties[name], required=name in required)
 
-    def _schema_row(self, owner: str, name: str, entry: dict[str, Any], required: bool) -> Row:
+    def _schema_row(self, owner: str, name: str, entry: dict[str, Any], *, required: bool) -> Row:
         cardinality = f"{int(required)}..{'*' if entry.get('type') == 'array' else '1'}"
         single = entry.get("items", entry)
         if "enum" in single:
@@ -185,9 +190,6 @@ class Digest:
         return [known, cardinality]
 
 
-_OTHER_TYPES = {"Population", "ProductShelfLife", "ProdCharacteristic", "MarketingStatus", "SubstanceAmount", "ElementDefinition"}
-
-
 def _grouped(properties: dict[str, Any], types: dict[str, Type]) -> list[tuple[str, list[str]]]:
     """Property names in order, those of one choice (same description, names ending in their types) taken together."""
     capital = {name[0].upper() + name[1:]: name for name in types if "." not in name}
@@ -196,7 +198,7 @@ def _grouped(properties: dict[str, Any], types: dict[str, Type]) -> list[tuple[s
     for name, entry in properties.items():
         if name == "resourceType" or name.startswith("_"):
             continue
-        suffixes = [suffix for suffix in capital if name.endswith(suffix) and name != suffix and _fits(entry, capital[suffix])]
+        suffixes = [suffix for suffix, kind in capital.items() if name.endswith(suffix) and _fits(entry, kind)]
         if not suffixes:
             placed.append((name, []))
             continue
@@ -215,7 +217,7 @@ def _joined(choice: str, type_name: str) -> str:
 
 
 def _fits(entry: dict[str, Any], type_name: str) -> bool:
-    """Whether the property could be the choice of that type: choices of a primitive type are the only inline patterns."""
+    """Whether the property could be the choice of that type: only choices of primitives are inline patterns."""
     if "pattern" in entry:
         return type_name[0].islower()
     return bool(entry.get("$ref") == f"#/definitions/{type_name}") and type_name[0].isupper()
@@ -233,7 +235,7 @@ def _value_sets(folder: Path) -> dict[str, list[str]]:
         value_set = json.loads(path.read_text(encoding="utf-8"))
         codes: list[str] = []
         for include in value_set.get("compose", {}).get("include", []):
-            listed = [concept["code"] for concept in include.get("concept", [])] or systems.get(include.get("system"), [])
+            listed = _concepts(include.get("concept", [])) or systems.get(include.get("system"), [])
             if not listed or "filter" in include or "valueSet" in include:
                 codes = []
                 break

@@ -33,16 +33,17 @@ _EXACT = Context(prec=MAX_DIGITS, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object that `body` holds: integers are `int`, other numbers `Decimal` as written (1.10 stays 1.10).
 
-    Raises FhirError (400, structure) when it is not strict JSON in UTF-8 (a byte order mark is passed over), not an object,
-    has a name twice in one object, NaN or Infinity, control characters or lone surrogates in a text, a number of more than
-    64 digits, or more than 64 levels.
+    Raises FhirError (400, structure) when it is not strict JSON in UTF-8 (a byte order mark is passed over), not an
+    object, has a name twice in one object, NaN or Infinity, control characters or lone surrogates in a text, a number
+    of more than 64 digits, or more than 64 levels.
     """
     text = _decoded(body)
     _refuse_depth(text)
     try:
         value = _DECODER.decode(text)
     except JSONDecodeError as error:
-        raise _refusal(f"The body is not JSON: {error.msg.removesuffix(" at")} at line {error.lineno}, column {error.colno}.") from None
+        what = error.msg.removesuffix(" at")
+        raise _refusal(f"The body is not JSON: {what} at line {error.lineno}, column {error.colno}.") from None
     if not isinstance(value, dict):
         raise _refusal("The body must be one JSON object, such as a FHIR resource.")
     if "\\" in text:  # raw control characters are no JSON and raw surrogates no UTF-8: only escapes can bring them in
@@ -80,7 +81,7 @@ def _refuse_characters(root: dict[str, Any]) -> None:
         value = waiting.pop()
         if type(value) is str:
             if _FORBIDDEN.search(value):
-                raise _refusal("A text holds a control character or half of a surrogate pair, which FHIR does not allow.")
+                raise _refusal("A text holds a control character or half of a surrogate pair; FHIR allows neither.")
         elif type(value) is dict:
             waiting.extend(value)
             waiting.extend(value.values())

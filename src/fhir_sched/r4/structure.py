@@ -1,7 +1,7 @@
 """The element tables of R4: every resource and data type, its elements in order, their types, cardinality and codes.
 
-Read from `types.json`, the digest that `tools/r4_types.py` makes of the published StructureDefinitions. Types that can only
-be met inside `contained` come from the JSON schema and lack summary, modifier and reference targets. Knows no values.
+Read from `types.json`, the digest that `tools/r4_types.py` makes of the published StructureDefinitions. Types that are
+only met inside `contained` come from the JSON schema and lack summary, modifier and reference targets. Knows no values.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 class ElementDef(NamedTuple):
     """One element of a type, named without `[x]`.
 
-    `types` has several entries only for a choice; a type such as `Appointment.participant` is the nested structure of that
-    path. `max` is "1" or "*". `codes` are those of a required binding, in published order. `targets` are the resource
-    types that a Reference may point to, `Resource` for any, empty where unknown. `attribute` says how XML writes it.
+    `types` has several entries only for a choice; a type such as `Appointment.participant` is the nested structure of
+    that path. `max` is "1" or "*". `codes` are those of a required binding, in published order. `targets` are the
+    resource types that a Reference may point to, `Resource` for any, empty where unknown. `attribute`: so in XML.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ElementDef(NamedTuple):
         return self.max == "*"
 
     def json_name(self, type_name: str) -> str:
-        """The property that carries the element when its type is `type_name`: `valueQuantity` for the choice `value`."""
+        """The property that carries the element in that type: `valueQuantity` for the choice `value`."""
         return self.name + type_name[0].upper() + type_name[1:] if self.choice else self.name
 
 
@@ -51,7 +51,7 @@ class Member(NamedTuple):
 
 
 class TypeDef:
-    """One type: `kind` is primitive, complex, backbone or resource; `elements` are in the order of the specification."""
+    """One type: `kind` is primitive, complex, backbone or resource; `elements` are in published order."""
 
     def __init__(self, name: str, kind: str, base: str, elements: Mapping[str, ElementDef]) -> None:
         self.name = name
