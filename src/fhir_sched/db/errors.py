@@ -1,0 +1,193 @@
+"""What PostgreSQL refuses, said in FHIR: one table from constraint name or SQLSTATE to status, issue code and sentence.
+
+R4 http.html 3.1.0.1.11 and the rules of booking. The sentences are ours: neither SQL text nor a row's values reach
+a client, but for the slot ids that our own triggers put into DETAIL. It knows no connection and no statement's purpose.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg.pq import DiagnosticField
+
+from fhir_sched.outcome import FhirError, Kind
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+log = logging.getLogger("fhir_sched.db")
+
+RETRIED = frozenset({"40P01", "40001"})
+"""SQLSTATEs of transactions that lost to another one and may simply be run again: deadlock, serialisation failure."""
+
+
+class DatabaseError(Exception):
+    """A statement failed: PostgreSQL's five-character SQLSTATE and the names it gave, "" where it gave none.
+
+    `message` and `detail` may hold a row's values: they are for deciding, never for a log or a client.
+    """
+
+    def __init__(
+        self,
+        sqlstate: str,
+        message: str = "",
+        *,
+        detail: str = "",
+        constraint: str = "",
+        table: str = "",
+        routine: str = "",
+        statement: str = "",
+    ) -> None:
+        super().__init__(f"SQLSTATE {sqlstate}")
+        self.sqlstate = sqlstate
+        self.message = message
+        self.detail = detail
+        self.constraint = constraint
+        self.table = table
+        self.routine = routine
+        self.statement = statement
+
+
+class DatabaseGone(DatabaseError):  # noqa: N818 - a state to be in, not a mistake
+    """The connection is not there, or was lost before the answer came: whether a change was committed is unknown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("08006", reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def from_result(result: PGresult, statement: str) -> DatabaseError:
+    """What a failed result says; `statement` is its text, "" for one that the connection sent of itself."""
+
+    def field(code: DiagnosticField) -> str:
+        return (result.error_field(code) or b"").decode(errors="replace")
+
+    return DatabaseError(
+        # without a state the message is libpq's own: the connection broke
+        field(DiagnosticField.SQLSTATE) or "08006",
+        field(DiagnosticField.MESSAGE_PRIMARY),
+        detail=field(DiagnosticField.MESSAGE_DETAIL),
+        constraint=field(DiagnosticField.CONSTRAINT_NAME),
+        table=field(DiagnosticField.TABLE_NAME),
+        routine=field(DiagnosticField.SOURCE_FUNCTION),
+        statement=statement,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One row of the table: `{slots}` in the sentence becomes the slot ids of DETAIL; Retry-After is in seconds."""
+
+    kind: Kind
+    sentence: str
+    expression: str | None = None
+    retry_after_s: int | None = None
+
+
+_SLOT_TAKEN = Refusal(Kind.CONFLICT, "Another appointment holds {slots}.", "Appointment.slot")
+_SLOT_OVERLAP = Refusal(Kind.CONFLICT, "Another slot of this schedule, free or busy, overlaps this time.", "Slot.start")
+_SLOT_MISSING = Refusal(Kind.BUSINESS_RULE, "The appointment names a slot that does not exist.", "Appointment.slot")
+_SCHEDULE_MISSING = Refusal(Kind.BUSINESS_RULE, "The slot names a schedule that does not exist.", "Slot.schedule")
+_SCHEDULE_USED = Refusal(Kind.CONFLICT, "The schedule still has slots; delete those first.")
+_SLOT_USED = Refusal(Kind.CONFLICT, "The slot still has an appointment; delete or move that first.")
+_UNAVAILABLE = Refusal(Kind.UNAVAILABLE, "The database cannot be reached at the moment.", None, 2)
+_CONTENTION = Refusal(Kind.LOCK, "Other requests kept changing the same resources; please try again.", None, 1)
+_VALUE = Refusal(Kind.VALUE, "A value is outside of what can be stored or compared.")
+
+REFUSALS: dict[str, Refusal] = {
+    # constraints, those of tables and those that triggers name
+    "slot_taken": _SLOT_TAKEN,
+    "slot_blocked": Refusal(
+        Kind.CONFLICT, "Nothing can be booked in {slots}: the time is blocked.", "Appointment.slot"
+    ),
+    "slot_occupied": Refusal(Kind.CONFLICT, "An appointment occupies {slots}, so it cannot be free.", "Slot.status"),
+    "slots_no_overlap": _SLOT_OVERLAP,
+    "ix_slots_schedule_start": _SLOT_OVERLAP,
+    "provider_times_no_overlap": Refusal(
+        Kind.CONFLICT, "The practitioner has another appointment at this time.", "Appointment.start"
+    ),
+    "appointment_slot_missing": _SLOT_MISSING,
+    "appointments_slot_fk": _SLOT_MISSING,
+    "appointments_slot_id_fkey": _SLOT_MISSING,
+    "slots_schedule_fk": _SCHEDULE_MISSING,
+    "slots_schedule_id_fkey": _SCHEDULE_MISSING,
+    "schedule_exceptions_schedule_fk": _SCHEDULE_MISSING,
+    "schedule_exceptions_schedule_id_fkey": _SCHEDULE_MISSING,
+    # the same foreign keys when the referenced row was to go
+    "slots deleted": _SLOT_USED,
+    "schedules deleted": _SCHEDULE_USED,
+    # SQLSTATEs
+    "23P01": Refusal(Kind.CONFLICT, "This time is taken."),
+    "23505": Refusal(Kind.CONFLICT, "A resource with the same key exists already."),
+    "23503": Refusal(Kind.BUSINESS_RULE, "A reference names something that does not exist."),
+    "23001": Refusal(Kind.CONFLICT, "Other resources still refer to this one."),
+    "23502": Refusal(Kind.UNPROCESSABLE, "An element that cannot be left out is missing."),
+    "23514": Refusal(Kind.UNPROCESSABLE, "A value breaks a rule of the schedule's data."),
+    "40001": _CONTENTION,
+    "40P01": _CONTENTION,
+    "55P03": Refusal(Kind.LOCK, "Another request is changing the same resource; please try again.", None, 1),
+    "57014": Refusal(Kind.TIMEOUT, "The request took too long; ask for less, or try again.", None, 5),
+    "25006": _UNAVAILABLE,
+    "25P03": Refusal(Kind.TIMEOUT, "The transaction waited too long and was given up.", None, 1),
+    # classes of SQLSTATEs: connection, value, resources, size, operator
+    "08": _UNAVAILABLE,
+    "22": _VALUE,
+    "53": _UNAVAILABLE,
+    "54": Refusal(Kind.VALUE, "A value is too long to be stored or searched."),
+    "57": _UNAVAILABLE,
+}
+
+# foreign key -> the table that it points to
+_FOREIGN_KEYS = {
+    "slots_schedule_fk": "schedules",
+    "slots_schedule_id_fkey": "schedules",
+    "schedule_exceptions_schedule_fk": "schedules",
+    "schedule_exceptions_schedule_id_fkey": "schedules",
+    "appointments_slot_fk": "slots",
+    "appointments_slot_id_fkey": "slots",
+}
+_SLOT_ID = re.compile(r"\b(?:slt|exc)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+
+
+def translate(error: DatabaseError) -> FhirError:
+    """The refusal a client may read; a failure that no client can cause is logged without values and says nothing."""
+    refusal = _lookup(error)
+    if refusal is None:
+        # the message of a program error (class 42) is about names in our SQL; others may quote a row
+        said = error.message if error.sqlstate.startswith("42") else ""
+        log.error(
+            "statement failed: sqlstate=%s table=%s constraint=%s routine=%s %s statement=%.400s",
+            error.sqlstate,
+            error.table,
+            error.constraint,
+            error.routine,
+            said,
+            " ".join(error.statement.split()),
+        )
+        return FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged.")
+    sentence = refusal.sentence
+    if "{slots}" in sentence:
+        named = ", ".join(f"Slot/{slot}" for slot in _SLOT_ID.findall(error.detail))
+        sentence = sentence.replace("{slots}", named or "the slot")
+    wait = refusal.retry_after_s
+    headers = () if wait is None else (("Retry-After", str(wait)),)
+    return FhirError(refusal.kind, sentence, refusal.expression, headers=headers)
+
+
+def _lookup(error: DatabaseError) -> Refusal | None:
+    if error.constraint and _referenced_row_goes(error):
+        return REFUSALS[f"{_FOREIGN_KEYS[error.constraint]} deleted"]
+    return REFUSALS.get(error.constraint) or REFUSALS.get(error.sqlstate) or REFUSALS.get(error.sqlstate[:2])
+
+
+def _referenced_row_goes(error: DatabaseError) -> bool:
+    # PostgreSQL reports both sides of a foreign key with the same state and names. The one about the referenced row
+    # names that row's table in its message, whatever language the server speaks; the other one does not.
+    referenced = _FOREIGN_KEYS.get(error.constraint)
+    return referenced is not None and re.search(rf"\b{referenced}\b", error.message) is not None

@@ -1,0 +1,269 @@
+"""The connections of one server process: a few shared pipelined lanes for reads, exclusive ones for the rest.
+
+A request is one round trip: the tenant's settings and its statements travel together as one implicit transaction, so
+the tenant cannot outlive it. Whatever waits here is bounded, in number and in time; beyond that the answer is 503.
+It knows no tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from fhir_sched.db.errors import RETRIED, DatabaseError, DatabaseGone, translate
+from fhir_sched.db.fragment import Fragment
+from fhir_sched.db.lane import Lane
+from fhir_sched.db.limits import Limits, with_defaults
+from fhir_sched.outcome import FhirError, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from fhir_sched.db.rows import Rows
+
+SESSION_SQL = "select set_config('app.tenant_id', $1, true), set_config('app.writer', 'fhir', true)"
+"""What every transaction of ours begins with; both values end with the transaction."""
+
+_BEGIN = Fragment("begin")
+_COMMIT = Fragment("commit")
+_ROLLBACK = Fragment("rollback")
+_ATTEMPTS = 4
+
+Answer = TypeVar("Answer")
+
+
+class Transaction:
+    """An explicit transaction under one tenant; its first statement takes BEGIN and the tenant with it."""
+
+    __slots__ = ("_generation", "_lane", "_prelude")
+
+    def __init__(self, lane: Lane, session: Fragment) -> None:
+        self._lane = lane
+        self._generation = lane.generation
+        self._prelude: tuple[Fragment, ...] = (_BEGIN, session)
+
+    async def run(self, *fragments: Fragment) -> tuple[Rows, ...]:
+        """The rows of each statement, in one round trip; after a FhirError the transaction can only be rolled back."""
+        try:
+            return await self._send(fragments)
+        except DatabaseError as error:
+            raise translate(error) from error
+
+    async def commit(self) -> None:
+        """Commit what was run; an error if PostgreSQL had given the transaction up before."""
+        if self._prelude:
+            return
+        try:
+            (rows,) = await self._send((_COMMIT,))
+        except DatabaseError as error:
+            raise translate(error) from error
+        if rows.command != b"COMMIT":
+            raise RuntimeError("a transaction with a failed statement cannot be committed")
+
+    def abandon(self) -> None:
+        """Roll back, without waiting for the answer."""
+        if not self._prelude:
+            # an answer nobody waits for: when the connection is lost the transaction is gone all the same
+            self._send((_ROLLBACK,)).add_done_callback(asyncio.Future.exception)
+
+    def _send(self, fragments: tuple[Fragment, ...]) -> asyncio.Future[tuple[Rows, ...]]:
+        if self._lane.generation != self._generation:
+            # connected again meanwhile: nothing of this transaction is left there
+            raise DatabaseGone("the transaction was lost with its connection")
+        prelude, self._prelude = self._prelude, ()
+        return self._lane.submit((*prelude, *fragments), len(fragments), replayable=False)
+
+
+class Lanes:
+    """Every way to the database: `read`, `write`, `transaction`. Each raises FhirError and nothing else."""
+
+    def __init__(self, conninfo: str, limits: Limits | None = None) -> None:
+        self.limits = limits = limits or Limits()
+        conninfo = with_defaults(conninfo)
+        self._shared = [
+            Lane(conninfo, limits.session(read_only=True), max_in_flight=limits.in_flight, silence_s=limits.silence_s)
+            for _ in range(limits.shared)
+        ]
+        self._exclusive = [
+            Lane(conninfo, limits.session(read_only=False), on_connect=self._arrived, silence_s=limits.silence_s)
+            for _ in range(limits.exclusive)
+        ]
+        self._free: deque[Lane] = deque()
+        self._borrowed: set[Lane] = set()
+        self._queue: deque[asyncio.Future[Lane]] = deque()
+        self._sessions: dict[str, Fragment] = {}
+        self._closing = False
+
+    @property
+    def round_trips(self) -> int:
+        """How many requests were sent to the database since the start, each one round trip."""
+        return sum(lane.round_trips for lane in (*self._shared, *self._exclusive))
+
+    @property
+    def ready(self) -> bool:
+        """Whether reads and writes both find a connection."""
+        return any(lane.connected for lane in self._shared) and any(lane.connected for lane in self._exclusive)
+
+    async def open(self) -> None:
+        """Connect every lane. DatabaseGone, with the reason, when not a single one of a kind can; nothing stays then.
+
+        Lanes that fail while others succeed go on trying by themselves.
+        """
+        lanes = (*self._shared, *self._exclusive)
+        outcomes = await asyncio.gather(*(lane.open() for lane in lanes), return_exceptions=True)
+        failure = next((outcome for outcome in outcomes if outcome is not None), None)
+        if failure is not None and not (self.ready and isinstance(failure, DatabaseGone)):
+            await self.close()
+            raise failure
+
+    async def close(self) -> None:
+        """Refuse what comes, wait for what is in flight (bounded by `drain_s`), disconnect."""
+        self._closing = True
+        lanes = (*self._shared, *self._exclusive)
+        deadline = asyncio.get_running_loop().time() + self.limits.drain_s
+        while self._borrowed or self._queue or any(lane.in_flight for lane in lanes):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
+    # the three ways
+
+    async def read(self, tenant: str, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+        """The rows of each statement, all seen in one transaction; `tenant` is a UUID.
+
+        `slow` statements go over an exclusive lane, so that no cheap one waits behind them.
+        """
+        if slow:
+            return await self.write(tenant, *fragments)
+        lane = min(self._shared, key=_load)
+        try:
+            if self._closing:
+                raise DatabaseGone("the server is shutting down")
+            return await lane.submit((self._session(tenant), *fragments), len(fragments))
+        except DatabaseError as error:
+            raise translate(error) from error
+
+    async def write(self, tenant: str, *fragments: Fragment) -> tuple[Rows, ...]:
+        """The same over an exclusive lane, where waiting for a lock holds nobody up; all or nothing is committed.
+
+        A cancelled call may still have been committed. A deadlock is run again up to three times, then it is 503.
+        """
+
+        async def attempt() -> tuple[Rows, ...]:
+            lane = await self._borrow()
+            try:
+                answer = lane.submit((self._session(tenant), *fragments), len(fragments))
+            finally:
+                lane.when_idle(self._give_back)
+            try:
+                return await answer
+            except DatabaseError as error:
+                raise translate(error) from error
+
+        return await self.retry(attempt)
+
+    @asynccontextmanager
+    async def transaction(self, tenant: str) -> AsyncIterator[Transaction]:
+        """An explicit transaction on an exclusive lane: committed at the end of the block, rolled back on any error.
+
+        What is raised inside goes out as it is; wrap the whole in `retry` to run it again after a deadlock.
+        """
+        lane = await self._borrow()
+        transaction = Transaction(lane, self._session(tenant))
+        try:
+            try:
+                yield transaction
+            except BaseException:
+                transaction.abandon()
+                raise
+            await transaction.commit()
+        finally:
+            # the last statement may still be on its way: only its answer makes the lane idle
+            lane.when_idle(self._give_back)
+
+    async def retry(self, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What `work` answers, which is run again (4 times in all) when it lost to another transaction."""
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return await work()
+            except FhirError as error:
+                if not (isinstance(error.__cause__, DatabaseError) and error.__cause__.sqlstate in RETRIED):
+                    raise
+            await asyncio.sleep(0.01 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
+        return await work()
+
+    def _session(self, tenant: str) -> Fragment:
+        session = self._sessions.get(tenant)
+        if session is None:
+            if len(self._sessions) >= 1024:
+                self._sessions.clear()
+            session = self._sessions[tenant] = Fragment(SESSION_SQL, (tenant.encode(),))
+        return session
+
+    # exclusive lanes: one borrower at a time, the others in a queue
+
+    async def _borrow(self) -> Lane:
+        """An exclusive lane that nobody else uses until it is given back; FhirError 503 when none comes in time."""
+        if self._closing:
+            raise translate(DatabaseGone("the server is shutting down"))
+        while self._free:
+            # the one given back last: its plans and its backend's caches are warm
+            lane = self._free.pop()
+            if lane.connected:
+                self._borrowed.add(lane)
+                return lane
+        if not any(lane.connected for lane in self._exclusive):
+            raise translate(DatabaseGone("no connection to PostgreSQL"))
+        if len(self._queue) >= self.limits.queue:
+            raise _overloaded()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[Lane] = loop.create_future()
+        self._queue.append(turn)
+        timer = loop.call_later(self.limits.queue_timeout_s, self._expire, turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._give_back(turn.result())
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, turn: asyncio.Future[Lane]) -> None:
+        if not turn.done():
+            self._queue.remove(turn)
+            turn.set_exception(_overloaded())
+
+    def _give_back(self, lane: Lane) -> None:
+        self._borrowed.discard(lane)
+        if lane.connected:
+            self._hand_out(lane)
+
+    def _arrived(self, lane: Lane) -> None:
+        # a lane that lost its connection while somebody holds it is handed out when that one gives it back
+        if lane not in self._borrowed:
+            self._hand_out(lane)
+
+    def _hand_out(self, lane: Lane) -> None:
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                self._borrowed.add(lane)
+                turn.set_result(lane)
+                return
+        if lane not in self._free:
+            self._free.append(lane)
+
+
+def _load(lane: Lane) -> int:
+    return lane.in_flight if lane.connected else 1_000_000
+
+
+def _overloaded() -> FhirError:
+    return FhirError(Kind.THROTTLED, "The server is busy; please try again.", headers=(("Retry-After", "1"),))
