@@ -1,4 +1,4 @@
-"""Settings of the server: environment variables `FHIR_SCHED_<NAME>` or `serve` flags of the same name, checked at start.
+"""Settings of the server: environment variables `FHIR_SCHED_<NAME>` or flags of the same name, checked at start.
 
 A flag wins over the environment, the environment over the default. An empty variable counts as unset.
 Knows nothing of the database or of HTTP: it only says what an operator wants.
@@ -107,8 +107,8 @@ class Settings(BaseSettings):
     def _open_is_for_loopback(self) -> Self:
         if self.auth is Auth.OPEN and not is_loopback(self.host):
             raise ValueError(
-                f"{PREFIX}AUTH=open serves everything without a token, so {PREFIX}HOST must be a loopback address, not {self.host!r}: "
-                "set AUTH=smart or HOST=127.0.0.1"
+                f"{PREFIX}AUTH=open serves everything without a token, so {PREFIX}HOST must be a loopback address, "
+                f"not {self.host!r}: set AUTH=smart or HOST=127.0.0.1"
             )
         return self
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Self
 from urllib.parse import quote
 
 import psutil
@@ -33,6 +33,7 @@ APP_ROLE: Final = "fhir_sched_app"
 _PORT: Final = 5432
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
+_LOG_BYTES: Final = 10_000_000
 _SERVER_SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -90,7 +91,7 @@ class Embedded:
         """libpq URL of the role that serves requests."""
         return self.url(APP_ROLE)
 
-    def __enter__(self) -> Embedded:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +123,9 @@ def start(
     that cluster is used as it runs. Raises EmbeddedError.
     """
     try:
-        return _start(data_dir.absolute(), purpose, exclusive, {**_SERVER_SETTINGS, **(server_settings or {})}, lock_timeout_s)
+        return _start(
+            data_dir.absolute(), purpose, exclusive, {**_SERVER_SETTINGS, **(server_settings or {})}, lock_timeout_s
+        )
     except PrivilegeError as error:
         raise EmbeddedError(str(error)) from None
     except OSError as error:
@@ -130,7 +133,11 @@ def start(
 
 
 def _start(
-    data_dir: Path, purpose: str, exclusive: bool, server_settings: Mapping[str, str], lock_timeout_s: float  # noqa: FBT001
+    data_dir: Path,
+    purpose: str,
+    exclusive: bool,
+    server_settings: Mapping[str, str],
+    lock_timeout_s: float,
 ) -> Embedded:
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     cluster = data_dir / "postgres"
@@ -149,7 +156,7 @@ def _start(
         own(cluster, identity)
         own(socket_dir, identity)
         _clear_leftovers(cluster)
-        with (data_dir / "postgres.log").open("ab") as log:
+        with _log(data_dir / "postgres.log") as log:
             started.process = subprocess.Popen(
                 [
                     binaries() / "postgres",
@@ -161,7 +168,7 @@ def _start(
                 stderr=log,
                 # A session of its own: Ctrl-C in the terminal is for the server, which ends PostgreSQL last.
                 start_new_session=True,
-                preexec_fn=become(identity, dies_with_parent=True),
+                preexec_fn=become(identity, dies_with_parent=True),  # noqa: PLW1509 - no thread of ours runs yet
                 env=_environment(),
                 cwd="/",
             )
@@ -171,6 +178,12 @@ def _start(
         started.stop()
         raise
     return started
+
+
+def _log(path: Path) -> IO[bytes]:
+    """The server's log, for this user's eyes alone, begun anew when it has grown large."""
+    fresh = os.O_TRUNC if path.exists() and path.stat().st_size > _LOG_BYTES else 0
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600), "ab")
 
 
 def _socket_dir(data_dir: Path, identity: Identity | None) -> Path:
@@ -187,7 +200,7 @@ def _socket_dir(data_dir: Path, identity: Identity | None) -> Path:
     return directory
 
 
-def _lock(path: Path, purpose: str, exclusive: bool, timeout_s: float) -> IO[str] | None:  # noqa: FBT001
+def _lock(path: Path, purpose: str, exclusive: bool, timeout_s: float) -> IO[str] | None:
     """The lock of the owner; None when another process has it and sharing is wanted."""
     handle = path.open("a+", encoding="utf-8")
     deadline = time.monotonic() + timeout_s

@@ -1,0 +1,172 @@
+"""The command `fhir-sched`: reads flags and environment, calls what does the work, says what went wrong in one line.
+
+Exit codes: 0 done, 1 the work failed or `check` found something, 2 a wrong setting or flag.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, NoReturn, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from fhir_sched import __version__
+from fhir_sched.settings import PREFIX, Settings, SettingsError, load
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    click.echo(f"fhir-sched: {message}", err=True)
+    sys.exit(code)
+
+
+def _metavar(field: FieldInfo) -> str:
+    kind: Any = field.annotation
+    if get_origin(kind) in (types.UnionType,):
+        kind = get_args(kind)[0]
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return "|".join(kind)
+    return {int: "NUMBER"}.get(kind, "TEXT")
+
+
+def _options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A flag for each named setting (all of them when none is named): `data_dir` is `--data-dir`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names or tuple(Settings.model_fields)):
+            field = Settings.model_fields[name]
+            shown = "" if "[default" in (field.description or "") or field.default in (None, ()) else str(field.default)
+            command = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                metavar=_metavar(field),
+                help=f"{field.description}{f' [default: {shown}]' if shown else ''} ({PREFIX}{name.upper()})",
+            )(command)
+        return command
+
+    return decorate
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    try:
+        return load(**flags)
+    except SettingsError as error:
+        _fail(str(error), 2)
+
+
+@contextmanager
+def _said_in_one_line() -> Iterator[None]:
+    """Turn the failures that have a sentence into that sentence and an exit code; Ctrl-C is an orderly end."""
+    import psycopg
+
+    from fhir_sched.db.embedded import EmbeddedError
+    from fhir_sched.db.migrations import MigrationError
+
+    try:
+        yield
+    except (EmbeddedError, MigrationError) as error:
+        _fail(str(error))
+    except psycopg.Error as error:
+        _fail(f"the database refused: {error.diag.message_primary or ' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+@contextmanager
+def _database(settings: Settings, purpose: str) -> Iterator[tuple[str, str]]:
+    """(URL of the owner, URL of the application role): the operator's own, else the embedded one's."""
+    from fhir_sched.db import embedded
+
+    if settings.database_url is not None:
+        yield settings.admin_url or "", settings.database_url
+        return
+    with embedded.running(settings.data_dir, purpose=f"fhir-sched {purpose}") as database:
+        yield database.admin_url, database.app_url
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="fhir-sched")
+def main() -> None:
+    """A FHIR R4 API for scheduling on PostgreSQL.
+
+    Settings come from the environment (FHIR_SCHED_<NAME>) or from the flag of the same name, which wins.
+    """
+
+
+@main.command()
+@click.option("--demo", "with_demo", is_flag=True, help="load the demo data first and print lines to try")
+@_options()
+def serve(*, with_demo: bool, **flags: Any) -> None:
+    """Serve the FHIR API; without DATABASE_URL on an embedded PostgreSQL, which is migrated first."""
+    settings = _settings(flags)
+    from fhir_sched import serving
+
+    with _said_in_one_line():
+        try:
+            serving.serve(settings, with_demo=with_demo, say=click.echo)
+        except serving.StartError as error:
+            _fail(str(error), error.code)
+
+
+@main.command()
+@click.option("--grandfather", is_flag=True, help="let rows that break a new constraint stay as they are")
+@_options("admin_url", "data_dir")
+@click.option(
+    "--app-password",
+    envvar=f"{PREFIX}APP_PASSWORD",
+    metavar="TEXT",
+    help=f"password for the role fhir_sched_app; better by the environment ({PREFIX}APP_PASSWORD)",
+)
+def migrate(*, grandfather: bool, app_password: str | None, **flags: Any) -> None:
+    """Bring the database of ADMIN_URL (or the embedded one) up to date, or leave it as it is and say why."""
+    settings = _settings(flags)
+    from fhir_sched.db import embedded, migrations
+
+    if settings.admin_url is None and settings.database_url is not None:
+        _fail(f"{PREFIX}ADMIN_URL: name the owner of the tables there; {PREFIX}DATABASE_URL is for serving only", 2)
+    with _said_in_one_line():
+        if settings.admin_url is not None:
+            applied = migrations.migrate(
+                settings.admin_url, grandfather=grandfather, app_password=app_password, progress=click.echo
+            )
+        else:
+            with embedded.running(settings.data_dir, purpose="fhir-sched migrate") as database:
+                applied = migrations.migrate(
+                    database.admin_url, grandfather=grandfather, app_password=app_password, progress=click.echo
+                )
+    click.echo(f"{len(applied)} applied" if applied else "the database is current")
+
+
+@main.command()
+@_options("database_url", "data_dir", "demo_tenant")
+def demo(**flags: Any) -> None:
+    """Load demo data, or add the days that have come into view since they were loaded."""
+    settings = _settings(flags)
+    from fhir_sched import demo as demo_data
+    from fhir_sched.db import migrations
+
+    with _said_in_one_line(), _database(settings, "demo") as (admin_url, app_url):
+        if settings.database_url is None:
+            migrations.migrate(admin_url, progress=click.echo)
+        added = demo_data.load(app_url, settings.demo_tenant)
+    click.echo(f"tenant {settings.demo_tenant}: {added} slots added")
+
+
+@main.command()
+@_options("database_url", "data_dir")
+def check(**flags: Any) -> None:
+    """Say what is wrong with the database and how to mend it; exit code 1 when something is."""
+    settings = _settings(flags)
+    from fhir_sched.db import doctor
+
+    with _said_in_one_line(), _database(settings, "check") as (_, app_url):
+        found = doctor.check(app_url)
+    for finding in found:
+        click.echo(str(finding))
+    if found:
+        sys.exit(1)
+    click.echo("all is well")

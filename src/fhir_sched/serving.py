@@ -1,0 +1,179 @@
+"""Runs the server: the listening socket, the database, the demo data, uvicorn with one process or several.
+
+Law: everything that can be wrong is found before the first request, said in one line, and undone. On SIGINT, SIGTERM or
+SIGHUP the requests that were read are answered, then the database ends, within 10 s. Knows nothing of FHIR.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from fhir_sched import __version__, demo
+from fhir_sched.db import doctor, embedded, migrations, privileges
+from fhir_sched.settings import Auth, Settings, load
+
+_GRACE_S = 7
+_BACKLOG = 2048
+
+
+class StartError(Exception):
+    """Why the server does not start; `code` is the exit code: 2 for a setting, 1 for anything else."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def application() -> object:
+    """The ASGI application by the settings in the environment; what each server process begins with.
+
+    What the imports made is taken out of the garbage collector's rounds, which would else cost the slowest requests
+    three times their time.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        privileges.end_with_parent(parent.pid)
+    from fhir_sched.http.app import create_app
+
+    app = create_app(load())
+    gc.collect()
+    gc.freeze()
+    # Requests make few cycles.
+    gc.set_threshold(50_000, 50, 50)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+
+def serve(settings: Settings, *, with_demo: bool, say: Callable[[str], None]) -> None:
+    """Serve until a signal ends it. Raises StartError, or SystemExit after SIGTERM."""
+    if settings.auth is Auth.SMART:
+        raise StartError(
+            "FHIR_SCHED_AUTH=smart needs token verification, which this version does not have: "
+            "set FHIR_SCHED_AUTH=open to serve without tokens on loopback",
+            code=2,
+        )
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listener(settings))
+        stack.enter_context(_signals_end_the_process())
+        url = settings.database_url or stack.enter_context(_own_database(settings, say)).app_url
+        wrong = doctor.check(url)
+        if wrong:
+            raise StartError("\n".join(map(str, wrong)))
+        if with_demo:
+            demo.load(url, settings.demo_tenant)
+        os.environ.update(settings.model_copy(update={"database_url": url}).environment())
+        port = int(listener.getsockname()[1])
+        _run(settings, listener, lambda: say(greeting(settings, url, port, with_demo=with_demo)))
+
+
+def greeting(settings: Settings, url: str, port: int, *, with_demo: bool) -> str:
+    """What a newcomer needs: the base URL and, with demo data, three lines to paste."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"{settings.public_url or f'http://{host}:{port}'}/fhir/{settings.demo_tenant}"
+    lines = [f"fhir-sched {__version__} is ready. FHIR base URL (Ctrl-C ends it):", "", f"  {base}", ""]
+    offered = demo.offer(url, settings.demo_tenant) if with_demo else None
+    if offered is not None:
+        search, book, see = offered.curl_lines(base)
+        lines += ["Search free slots:", "", search, "", "Book one:", "", book, "", "See the appointment:", "", see, ""]
+    return "\n".join(lines)
+
+
+def _own_database(settings: Settings, say: Callable[[str], None]) -> embedded.Embedded:
+    """The embedded PostgreSQL, migrated; it ends with the server."""
+    database = embedded.start(settings.data_dir, purpose="fhir-sched serve")
+    try:
+        migrations.migrate(database.admin_url, progress=say)
+    except BaseException:
+        database.stop()
+        raise
+    return database
+
+
+@contextlib.contextmanager
+def _listener(settings: Settings) -> Iterator[socket.socket]:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(
+            f"FHIR_SCHED_HOST: {settings.host!r} is no address of this machine: {error.strerror}", 2
+        ) from None
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {settings.host} port {settings.port} ({error.strerror}): "
+                "end what listens there or set FHIR_SCHED_PORT to another port"
+            ) from None
+        listener.set_inheritable(True)
+        yield listener
+
+
+def _run(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
+    config = uvicorn.Config(
+        "fhir_sched.serving:application",
+        factory=True,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=_BACKLOG,
+        workers=settings.workers,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    if settings.workers == 1:
+        server = _Server(config, announce)
+        server.run([listener])
+        if not server.started:
+            raise StartError("the server did not start; the log above says why")
+    else:
+        # From here on connections queue, so that the lines work while the processes still start.
+        listener.listen(_BACKLOG)
+        announce()
+        Multiprocess(config, sockets=[listener]).run()
+
+
+@contextlib.contextmanager
+def _signals_end_the_process() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does; uvicorn passes on to us what it has caught."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(0 if number == signal.SIGTERM else 128 + number)
+
+    # nohup ignores SIGHUP on purpose.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

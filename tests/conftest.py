@@ -1,0 +1,48 @@
+"""Fixtures of every test that needs PostgreSQL: a cluster a run, a migrated copy a module, a tenant a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import pytest
+from db import Cluster, Database
+from db import cluster as running_cluster
+
+from fhir_sched.db import migrations
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """PostgreSQL without durability, for this run alone."""
+    with running_cluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> Iterator[str]:
+    """Name of a migrated, empty database that nobody is connected to."""
+    name = cluster.create()
+    migrations.migrate(cluster.database(name).admin_url)
+    yield name
+    cluster.drop(name)
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster, template: str) -> Iterator[Database]:
+    """A migrated, empty database for this module."""
+    with cluster.fresh(template) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def empty_database(cluster: Cluster) -> Iterator[Database]:
+    """A database without any table for this module."""
+    with cluster.fresh() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def tenant() -> UUID:
+    """A tenant that no other test writes to."""
+    return uuid4()
