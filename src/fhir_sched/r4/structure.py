@@ -6,11 +6,12 @@ only met inside `contained` come from the JSON schema and lack summary, modifier
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import orjson
 
 
 class ElementDef(NamedTuple):
@@ -116,7 +117,7 @@ class _Types(Mapping[str, TypeDef]):
         )
 
 
-_LOADED = _Types(json.loads((files(__package__) / "types.json").read_bytes()))
+_LOADED = _Types(orjson.loads(Path(__file__).with_name("types.json").read_bytes()))
 TYPES: Mapping[str, TypeDef] = _LOADED
 PRIMITIVE_TYPES = _LOADED.of_kind("primitive")
 RESOURCE_TYPES = _LOADED.of_kind("resource") - {"Resource", "DomainResource"}
