@@ -65,7 +65,7 @@ class Transaction:
 
     def abandon(self) -> None:
         """Roll back, without waiting for the answer."""
-        if not self._prelude:
+        if not self._prelude and self._lane.generation == self._generation:
             # an answer nobody waits for: when the connection is lost the transaction is gone all the same
             self._send((_ROLLBACK,)).add_done_callback(asyncio.Future.exception)
 
