@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
-from db import Cluster, Database
+from db import APP_PASSWORD, Cluster, Database
 from db import cluster as running_cluster
 
 from fhir_sched.db import migrations
@@ -23,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
 def template(cluster: Cluster) -> Iterator[str]:
     """Name of a migrated, empty database that nobody is connected to."""
     name = cluster.create()
-    migrations.migrate(cluster.database(name).admin_url)
+    migrations.migrate(cluster.database(name).admin_url, app_password=APP_PASSWORD)
     yield name
     cluster.drop(name)
 

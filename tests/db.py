@@ -22,6 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 from fhir_sched.db import embedded, migrations
 
 URL_VARIABLE = "FHIR_SCHED_TEST_URL"
+APP_PASSWORD = "for-tests"
 # Nothing here has to survive a power cut; doctor's tests start a cluster of their own.
 _FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "autovacuum": "off"}
 
@@ -53,7 +54,8 @@ class Cluster:
 
     def database(self, name: str) -> Database:
         """Where the database `name` is."""
-        return Database(_with(self.url, dbname=name), _with(self.url, dbname=name, user=migrations.APP_ROLE))
+        app_url = _with(self.url, dbname=name, user=migrations.APP_ROLE, password=APP_PASSWORD)
+        return Database(_with(self.url, dbname=name), app_url)
 
     def create(self, template: str | None = None) -> str:
         """Name of a new database: a copy of `template`, or an empty one."""
