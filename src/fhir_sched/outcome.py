@@ -37,6 +37,7 @@ class Kind(Enum):
     BUSINESS_RULE = (422, "business-rule")
     UNPROCESSABLE = (422, "processing")
     HEADERS_TOO_LONG = (431, "too-long")
+    INFORMATIONAL = (200, "informational")
     EXCEPTION = (500, "exception")
     LOCK = (503, "lock-error")
     TIMEOUT = (503, "timeout")

@@ -119,6 +119,7 @@ REFUSALS: dict[str, Refusal] = {
     "slots_schedule_id_fkey": _SCHEDULE_MISSING,
     "schedule_exceptions_schedule_fk": _SCHEDULE_MISSING,
     "schedule_exceptions_schedule_id_fkey": _SCHEDULE_MISSING,
+    "appointments_extra_slots_fk": _SLOT_USED,
     # the same foreign keys when the referenced row was to go
     "slots deleted": _SLOT_USED,
     "schedules deleted": _SCHEDULE_USED,

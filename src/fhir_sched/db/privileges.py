@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_KEEPCAPS: Final = 8
+_PR_SET_SECUREBITS: Final = 28
+_SECBIT_NO_SETUID_FIXUP: Final = 1 << 2
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _CAPABILITY_VERSION_3: Final = 0x20080522
 # Any of the two lets a process search directories; containers tend to grant the first.
 _CAP_DAC_OVERRIDE: Final = 1
 _CAP_DAC_READ_SEARCH: Final = 2
+_CAP_SETPCAP: Final = 8
 
 
 class PrivilegeError(Exception):
@@ -82,7 +84,8 @@ def become(identity: Identity | None, *, dies_with_parent: bool) -> Callable[[],
     def prepare() -> None:
         if identity is not None:
             if library is not None and identity.capability is not None:
-                _check(library.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0))
+                # Keeps capabilities over setuid, and lets access(2), by which PostgreSQL looks for its programs, use them.
+                _check(library.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
             os.setgroups([])
             os.setgid(identity.gid)
             os.setuid(identity.uid)
@@ -125,10 +128,10 @@ def _directory_capability() -> int | None:
         return None
     status = Path("/proc/self/status").read_text(encoding="ascii")
     effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
-    for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
-        if effective >> capability & 1:
-            return capability
-    return None
+    if not effective >> _CAP_SETPCAP & 1:
+        return None
+    held = (capability for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE) if effective >> capability & 1)
+    return next(held, None)
 
 
 def _keep_only(library: ctypes.CDLL, capability: int) -> None:

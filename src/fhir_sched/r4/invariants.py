@@ -19,7 +19,7 @@ from fhir_sched.r4.moments import is_after
 Rule: TypeAlias = Callable[[dict[str, Any]], Findings | None]
 
 _UCUM = "http://unitsofmeasure.org"
-_TIMELESS = frozenset({"proposed", "cancelled", "waitlist"})
+_TIMELESS = ("proposed", "cancelled", "waitlist")  # no set: a wrong status may be unhashable
 
 
 def _broken(key: str, sentence: str, path: str = "") -> Findings:

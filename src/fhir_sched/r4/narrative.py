@@ -12,8 +12,9 @@ from xml.parsers import expat
 
 XHTML = "http://www.w3.org/1999/xhtml"
 _ALLOWED = """
-    a abbr acronym address area b bdo big blockquote br caption cite code col colgroup dd del dfn div dl dt em h1 h2 h3
-    h4 h5 h6 hr i img ins kbd li map ol p pre q samp small span strong sub sup table tbody td tfoot th thead tr tt ul var
+    a abbr acronym address area b bdo big blockquote br caption cite code col colgroup dd del dfn div dl dt em
+    h1 h2 h3 h4 h5 h6 hr i img ins kbd li map ol p pre q samp small span strong sub sup
+    table tbody td tfoot th thead tr tt ul var
 """
 _ELEMENTS = frozenset(_ALLOWED.split())
 # A link may name a place in the document, a page or a mailbox, but nothing that runs.

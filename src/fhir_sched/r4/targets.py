@@ -16,7 +16,7 @@ from fhir_sched.r4.scope import Check, Scope
 from fhir_sched.r4.structure import RESOURCE_TYPES
 
 _is_id = PATTERNS["id"].fullmatch
-_ABSOLUTE = re.compile("[A-Za-z][A-Za-z0-9+.-]*:")
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\x00-\x20]+")
 _RELATIVE = re.compile(r"([A-Z][A-Za-z]{1,63})/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?")
 _BY_SEARCH = re.compile(r"([A-Z][A-Za-z]{1,63})\?.+")
 _CORE = "http://hl7.org/fhir/StructureDefinition/"
@@ -70,7 +70,7 @@ def _unreadable(text: str, scope: Scope) -> Findings | None:
         if text[1:] in scope.contained or (text == "#" and scope.inside):
             return None
         return one(Kind.INVARIANT, f"{shown(text)} is not the id of a contained resource. (ref-1)", ".reference")
-    if _ABSOLUTE.match(text):
+    if _ABSOLUTE.fullmatch(text):
         return None
     by_search = _BY_SEARCH.fullmatch(text)
     if by_search and not scope.conditional:

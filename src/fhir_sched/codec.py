@@ -1,0 +1,147 @@
+"""One value, column <-> FHIR: instants, codes, JSON text. Columns travel in PostgreSQL's text format, as bytes.
+
+R4 2.24 (Datatypes). The session speaks ISO dates in UTC, so `2026-06-02 09:00:00+00` is what a timestamptz looks like.
+Knows nothing of resources or tables.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+
+_CANONICAL_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d{0,5}[1-9])?Z")
+_PARTIAL = re.compile(
+    r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
+    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
+    r"(?P<offset>Z|[+-]\d\d:\d\d)?)?)?)?"
+)
+_CODE = re.compile(r"[^\s]+(?: [^\s]+)*")
+
+
+def json_text(value: str) -> bytes:
+    """A JSON string, quotes included."""
+    return orjson.dumps(value)
+
+
+def quoted(value: bytes) -> bytes:
+    """A column's text as a JSON string. Codes and UUIDs need no escape; anything else is escaped by orjson."""
+    if value.isalnum():
+        return b'"' + value + b'"'
+    return orjson.dumps(value.decode())
+
+
+def instant(value: bytes | None) -> bytes | None:
+    """A timestamptz column as a FHIR instant; None for NULL, infinity and years that FHIR can't write.
+
+    >>> instant(b"2026-06-02 09:00:00.5+00")
+    b'2026-06-02T09:00:00.5Z'
+    """
+    if value is None or value[10:11] != b" " or value[-3:] != b"+00":
+        return None
+    return value[:10] + b"T" + value[11:-3] + b"Z"
+
+
+def timestamptz(value: Any) -> bytes | None:
+    """A FHIR instant for a timestamptz column: as PostgreSQL prints it when it is in UTC, else as the client wrote it."""
+    if not isinstance(value, str):
+        return None
+    if _CANONICAL_INSTANT.fullmatch(value):
+        return f"{value[:10]} {value[11:-1]}+00".encode()
+    return value.encode()
+
+
+def is_code(value: str) -> bool:
+    """Whether the text has the form of a FHIR code."""
+    return _CODE.fullmatch(value) is not None
+
+
+def text_array(values: list[str]) -> bytes:
+    """A text[] literal.
+
+    >>> text_array(["a", 'b "c"'])
+    b'{"a","b \\\\"c\\\\""}'
+    """
+    escaped = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
+    return ("{" + ",".join(escaped) + "}").encode()
+
+
+def zone(name: str) -> ZoneInfo:
+    """The time zone of that name, UTC for one that is not known."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return ZoneInfo("UTC")
+
+
+class Interval:
+    """The time that a date of some precision covers: `[low, high)`.
+
+    `local` is True when the text had no offset: low and high are then naive, to be read in some zone; else aware UTC.
+    """
+
+    __slots__ = ("high", "local", "low")
+
+    def __init__(self, low: datetime, high: datetime, local: bool) -> None:
+        self.low, self.high, self.local = low, high, local
+
+    def at(self, zone: ZoneInfo) -> Interval:
+        """The same interval as instants, a local one read in the zone."""
+        if not self.local:
+            return self
+        return Interval(
+            self.low.replace(tzinfo=zone).astimezone(UTC), self.high.replace(tzinfo=zone).astimezone(UTC), False
+        )
+
+
+def interval(text: str) -> Interval | None:
+    """The interval of a FHIR date, dateTime, instant or search date (minutes may stand without seconds); None if it is none.
+
+    >>> interval("2026-02").high
+    datetime.datetime(2026, 3, 1, 0, 0)
+    """
+    found = _PARTIAL.fullmatch(text)
+    if found is None:
+        return None
+    part = found.groupdict()
+    try:
+        numbers = [int(part[name] or first) for name, first in _FIRST]
+        low = datetime(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+        low += timedelta(microseconds=int((part["fraction"] or "0").ljust(6, "0")[:6]))
+        high = _end(low, part)
+        if part["offset"] is None:
+            return Interval(low, high, local=True)
+        offset = _offset(part["offset"])
+        return Interval((low - offset).replace(tzinfo=UTC), (high - offset).replace(tzinfo=UTC), local=False)
+    except (ValueError, OverflowError):
+        return None
+
+
+_FIRST = (("year", 1), ("month", 1), ("day", 1), ("hour", 0), ("minute", 0), ("second", 0))
+
+
+def _end(low: datetime, part: dict[str, str | None]) -> datetime:
+    if part["month"] is None:
+        return low.replace(year=low.year + 1)
+    if part["day"] is None:
+        return (low + timedelta(days=31)).replace(day=1)
+    if part["hour"] is None:
+        return low + timedelta(days=1)
+    if part["second"] is None:
+        return low + timedelta(minutes=1)
+    if part["fraction"] is None:
+        return low + timedelta(seconds=1)
+    return low + timedelta(microseconds=max(1, 10 ** (6 - len(part["fraction"])) if len(part["fraction"]) < 6 else 1))
+
+
+def _offset(text: str) -> timedelta:
+    if text == "Z":
+        return timedelta()
+    hours, minutes = int(text[1:3]), int(text[4:6])
+    if hours > 14 or minutes > 59:
+        raise ValueError(text)
+    offset = timedelta(hours=hours, minutes=minutes)
+    return -offset if text[0] == "-" else offset

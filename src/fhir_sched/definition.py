@@ -1,0 +1,263 @@
+"""What a resource is: its tables, its elements, its search parameters. Declarations only; others read them.
+
+A `Resource` is served from one or more `Source` tables. A search parameter has one definition (R4's) and, for each
+source, a `Binding` that says which column or side-table entry answers it. R4 3.1.1.4 and 3.1.1.5.
+Knows nothing of requests, SQL text or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from fhir_sched.element import Element
+
+
+@dataclass(frozen=True)
+class Binding:
+    """How one source answers a search parameter."""
+
+
+@dataclass(frozen=True)
+class Never(Binding):
+    """No row of the source ever has this element."""
+
+
+@dataclass(frozen=True)
+class CodeColumn(Binding):
+    """A text column that holds the FHIR code itself."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class Fixed(Binding):
+    """Every row of the source has this code."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class BooleanColumn(Binding):
+    """A boolean column that is never NULL."""
+
+    column: str
+
+
+@dataclass(frozen=True)
+class SideTable(Binding):
+    """Only kept elements have it: entries of `search_tokens` under the parameter's name."""
+
+
+@dataclass(frozen=True)
+class Everyone(Binding):
+    """A row without the kept element shows this code; kept ones are in the side table."""
+
+    code: str
+    element: str
+
+
+@dataclass(frozen=True)
+class ConceptColumn(Binding):
+    """A text column with the first coding's code (and `system` where the code is `known`); kept codings in the side table."""
+
+    column: str
+    element: str
+    system: str
+    known: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ReferenceColumn:
+    """A uuid column for references of one FHIR type.
+
+    `word`: what the source's type column must say for it. `derived`: the column never holds the id itself, even where
+    that is a UUID, but always the stand-in for the whole reference.
+    """
+
+    column: str
+    type: str
+    word: str = ""
+    derived: bool = False
+
+
+@dataclass(frozen=True)
+class References(Binding):
+    """References in uuid columns, those beyond the columns in the side table under `entry` and a plus sign.
+
+    `check` names the kept element whose side-table entry (under `entry`) must confirm the type, where two types share
+    a word of `type_column`. `prefix` is that of the ids of a resource of our own.
+    """
+
+    columns: tuple[ReferenceColumn, ...]
+    entry: str = ""
+    type_column: str = ""
+    check: str = ""
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class InstantColumn(Binding):
+    """A timestamptz column. `zone`: a date without offset is a day in the schedule's zone (else UTC).
+
+    `nullable`: `column` is then the generated one that sorts a missing time last, as infinity.
+    """
+
+    column: str
+    zone: bool = False
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class PeriodColumns(Binding):
+    """A Period as two timestamptz columns (NULL: open) and a flag that there is one at all."""
+
+    low: str
+    high: str
+    flag: str
+
+
+@dataclass(frozen=True)
+class IdColumn(Binding):
+    """The row's own id."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """One search parameter as R4 defines it."""
+
+    name: str
+    expression: str
+    doc: str
+    bindings: tuple[Binding, ...] = ()
+    sortable: bool = False
+    definition: str = ""
+
+    @property
+    def type(self) -> str:
+        """The search parameter type of R4."""
+        return {
+            "DateParam": "date",
+            "TokenParam": "token",
+            "ReferenceParam": "reference",
+            "UriParam": "uri",
+        }[type(self).__name__]
+
+
+@dataclass(frozen=True)
+class DateParam(Param):
+    """A date parameter (R4 3.1.1.4.7)."""
+
+
+@dataclass(frozen=True)
+class TokenParam(Param):
+    """A token parameter (R4 3.1.1.4.10).
+
+    `system` is the implicit one of a bound code. `kind` is the shape of the element: concept, code, identifier,
+    boolean, coding or id. `codes` are all codes there are, where R4 binds the element to them.
+    """
+
+    kind: str = "concept"
+    system: str = ""
+    codes: frozenset[str] = frozenset()
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReferenceParam(Param):
+    """A reference parameter (R4 3.1.1.4.12): the element at `path`, `targets` the types it may point at (none: any)."""
+
+    targets: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UriParam(Param):
+    """A uri parameter (R4 3.1.1.4.13)."""
+
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """One table behind a resource: the prefix of its ids and the element table.
+
+    `zone_from` says how a row finds its schedule's zone: the column with the schedule's id, or `self`. `mark` is the
+    element and value (for `extension`: a URL) by which a new resource belongs to this table and not to the first.
+    """
+
+    table: str
+    prefix: str
+    elements: tuple[Element, ...]
+    selects: dict[str, str] = field(default_factory=dict)
+    zone_from: str = ""
+    mark: tuple[str, str] | None = None
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a read selects, in order: four of every row, then those of the elements, each once."""
+        shown = dict.fromkeys(column for element in self.elements for column in element.shown)
+        return (*HEAD, *(column for column in shown if column not in HEAD))
+
+    @cached_property
+    def select_list(self) -> tuple[str, ...]:
+        """The SQL expressions of `columns`, for a row called `a`."""
+        return tuple(self.selects.get(column, f"a.{column}") for column in self.columns)
+
+
+HEAD = ("id", "version", "updated_at", "fhir")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource type: its sources (the first is the one that new ids come from) and its search parameters."""
+
+    type: str
+    doc: str
+    sources: tuple[Source, ...]
+    params: tuple[Param, ...]
+    default_sort: str
+    includes: tuple[str, ...] = ()
+    rev_includes: tuple[str, ...] = ()
+
+    @cached_property
+    def param(self) -> dict[str, Param]:
+        """Search parameters by name."""
+        return {param.name: param for param in self.params}
+
+    @cached_property
+    def source(self) -> dict[str, Source]:
+        """Sources by the prefix of their ids."""
+        return {source.prefix: source for source in self.sources}
+
+    def source_of(self, document: Mapping[str, Any]) -> Source:
+        """The table that a new resource goes to."""
+        return next((source for source in self.sources[1:] if _marked(document, source.mark)), self.sources[0])
+
+    def parse_id(self, fhir_id: str) -> tuple[Source, str] | None:
+        """The source and UUID of a logical id; None where the id can't be one of this resource."""
+        prefix, _, text = fhir_id.partition("-")
+        source = self.source.get(prefix)
+        if source is None or len(text) != 36 or text != text.lower() or not _is_uuid(text):
+            return None
+        return source, text
+
+
+def _marked(document: Mapping[str, Any], mark: tuple[str, str] | None) -> bool:
+    if mark is None:
+        return False
+    name, wanted = mark
+    if name != "extension":
+        return document.get(name) == wanted
+    return any(extension.get("url") == wanted for extension in document.get("extension", ()))
+
+
+def _is_uuid(text: str) -> bool:
+    hexadecimal = text.replace("-", "")
+    return (
+        len(hexadecimal) == 32
+        and all(text[index] == "-" for index in (8, 13, 18, 23))
+        and all(letter in "0123456789abcdef" for letter in hexadecimal)
+    )

@@ -1,0 +1,228 @@
+"""The product's own extensions and the columns behind them.
+
+Each part turns one column into its extension(s) and back; `Extensions` is the element that holds them all.
+R4 2.4 (Extensibility); the extensions themselves are published in capability/. Knows nothing of SQL or HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from typing import Any
+from zoneinfo import available_timezones
+
+import orjson
+
+from fhir_sched.document import dumps
+from fhir_sched.element import EXTENSION_BASE, Columns, Element, Reading
+from fhir_sched.outcome import FhirError, Kind
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:00)?|24:00(:00)?")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One extension (by the last part of its URL) and its column.
+
+    `server_set` parts are shown, never read. `value` is the FHIR name of the value element.
+    """
+
+    name: str
+    column: str
+    value: str
+    server_set: bool = False
+    omit: bytes | None = None
+    default: bytes | None = None
+
+    @property
+    def url(self) -> str:
+        """The canonical URL."""
+        return EXTENSION_BASE + self.name
+
+    def show(self, stored: bytes | None) -> list[dict[str, Any]]:
+        """The extensions of a column's text."""
+        if stored is None or stored == self.omit:
+            return []
+        return [{"url": self.url, self.value: self.to_fhir(stored)}]
+
+    def to_fhir(self, stored: bytes) -> Any:
+        """The extension's value."""
+        return stored.decode()
+
+    def read(self, found: list[dict[str, Any]], where: str) -> bytes | None:
+        """The column's text for the extensions with this URL (none: the default). Raises 422 for what breaks a rule."""
+        if not found:
+            return self.default
+        if len(found) > 1:
+            raise FhirError(Kind.BUSINESS_RULE, f"{self.url} may be given once, not {len(found)} times", where)
+        value = found[0].get(self.value)
+        if value is None:
+            raise FhirError(Kind.BUSINESS_RULE, f"{self.url} carries its value in {self.value}", where)
+        return self.to_column(value, where)
+
+    def to_column(self, value: Any, where: str) -> bytes:
+        """The column's text for one value."""
+        return str(value).encode()
+
+
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones()) - {"Factory", "localtime", "posixrules"}
+
+
+@dataclass(frozen=True)
+class Zone(Part):
+    """An IANA time zone."""
+
+    def to_column(self, value: Any, where: str) -> bytes:
+        if value not in _zones():
+            raise FhirError(
+                Kind.BUSINESS_RULE, f"{value!r} is not an IANA time zone; write one such as 'Europe/Berlin'", where
+            )
+        return str(value).encode()
+
+
+@dataclass(frozen=True)
+class Flag(Part):
+    """A boolean that is shown only when true."""
+
+    def to_fhir(self, stored: bytes) -> Any:
+        return stored == b"t"
+
+    def to_column(self, value: Any, where: str) -> bytes:
+        return b"t" if value is True else b"f"
+
+
+@dataclass(frozen=True)
+class JsonText(Part):
+    """A JSON object written as a string."""
+
+    def to_column(self, value: Any, where: str) -> bytes:
+        try:
+            if isinstance(json.loads(value, parse_constant=_refuse), dict):
+                return str(value).encode()
+        except (ValueError, RecursionError):
+            pass
+        raise FhirError(Kind.BUSINESS_RULE, f"{self.url} holds a JSON object as text, such as '{{\"days\": [\"mon\"]}}'", where)
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(word)
+
+
+@dataclass(frozen=True)
+class Availability(Part):
+    """Weekly rules: one extension for each, `{"rules": [...]}` in the column."""
+
+    def show(self, stored: bytes | None) -> list[dict[str, Any]]:
+        pattern = orjson.loads(stored) if stored else None
+        rules = pattern.get("rules") if isinstance(pattern, dict) else None
+        shown = (self._rule_to_fhir(rule) for rule in rules or () if isinstance(rule, dict))
+        return [extension for extension in shown if extension]
+
+    def _rule_to_fhir(self, rule: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            parts = [{"url": "daysOfWeek", "valueCode": day} for day in rule["days"] if day in DAYS]
+            parts.append({"url": "startTime", "valueTime": _seconds(rule["start"])})
+            parts.append({"url": "endTime", "valueTime": _seconds(rule["end"])})
+            parts.append({"url": "slotMinutes", "valuePositiveInt": int(rule["slotMinutes"])})
+        except (KeyError, TypeError, ValueError):
+            return None  # another program's own shape: not a rule that FHIR could show
+        for name, kind in (("appointmentType", "valueCode"), ("validFrom", "valueDate"), ("validTo", "valueDate")):
+            if isinstance(rule.get(name), str):
+                parts.append({"url": name, kind: rule[name]})
+        return {"url": self.url, "extension": parts}
+
+    def read(self, found: list[dict[str, Any]], where: str) -> bytes | None:
+        if not found:
+            return None
+        return dumps({"rules": [_rule(extension, where) for extension in found]})
+
+
+def _seconds(text: str) -> str:
+    if not _TIME.fullmatch(text) or text.startswith("24"):
+        raise ValueError(text)
+    return text if len(text) == 8 else f"{text}:00"
+
+
+def _rule(extension: dict[str, Any], where: str) -> dict[str, Any]:
+    parts: dict[str, list[Any]] = {}
+    for part in extension.get("extension", ()):
+        value = next((content for name, content in part.items() if name.startswith("value")), None)
+        parts.setdefault(part.get("url", ""), []).append(value)
+    days = parts.get("daysOfWeek", [])
+    start, end = (_one(parts, name, where) for name in ("startTime", "endTime"))
+    minutes = _one(parts, "slotMinutes", where)
+    if not days or any(day not in DAYS for day in days):
+        raise _broken(f"daysOfWeek must be some of {', '.join(DAYS)}", where)
+    for name, text in (("startTime", start), ("endTime", end)):
+        if not isinstance(text, str) or not _TIME.fullmatch(text):
+            raise _broken(f"{name} must be a local time in whole minutes such as 09:00:00", where)
+    if start >= end:
+        raise _broken(f"startTime {start} must be before endTime {end}", where)
+    if not isinstance(minutes, int) or isinstance(minutes, bool) or not 1 <= minutes <= 1440:
+        raise _broken("slotMinutes must be a whole number from 1 to 1440", where)
+    valid = [_one(parts, name, where, optional=True) for name in ("validFrom", "validTo")]
+    if any(day is not None and not _is_date(day) for day in valid):
+        raise _broken("validFrom and validTo must be dates such as 2026-06-01", where)
+    return {
+        "days": days,
+        "start": start[:5],
+        "end": end[:5],
+        "slotMinutes": minutes,
+        "appointmentType": _one(parts, "appointmentType", where, optional=True),
+        "validFrom": valid[0],
+        "validTo": valid[1],
+    }
+
+
+def _one(parts: dict[str, list[Any]], name: str, where: str, *, optional: bool = False) -> Any:
+    values = parts.get(name, [])
+    if len(values) > 1 or (not values and not optional):
+        raise _broken(f"a rule has {name} once", where)
+    return values[0] if values else None
+
+
+def _is_date(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and len(text) == 10 and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _broken(why: str, where: str) -> FhirError:
+    return FhirError(Kind.BUSINESS_RULE, f"schedule-availability: {why}", where)
+
+
+@dataclass(frozen=True)
+class Extensions(Element):
+    """The `extension` list of a resource: our own parts, each with its column; others are kept by `mapping`."""
+
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        return tuple(part.column for part in self.parts if not part.server_set)
+
+    def render(self, *values: bytes | None) -> bytes:
+        shown = [extension for part, value in zip(self.parts, values, strict=True) for extension in part.show(value)]
+        return b',"extension":' + dumps(shown) if shown else b""
+
+    def read(self, value: Any, reading: Reading) -> Columns:
+        where = f"{reading.resource['resourceType']}.extension"
+        given: list[dict[str, Any]] = [item for item in value or () if isinstance(item, dict)]
+        return {
+            part.column: part.read([item for item in given if item.get("url") == part.url], where)
+            for part in self.parts
+            if not part.server_set
+        }
+
+    def client_written(self, extensions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The extensions without those that only the server sets."""
+        server = {part.url for part in self.parts if part.server_set}
+        return [extension for extension in extensions if extension.get("url") not in server]

@@ -1,0 +1,57 @@
+"""Request and Response: what the routes are given and give back. Knows no route."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
+
+from fhir_sched.outcome import FhirError, Kind
+
+Headers = dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Request:
+    """One request: decoded path segments below `/fhir/`, headers (names in lower case), the query string as sent."""
+
+    method: str
+    segments: list[str]
+    headers: Headers
+    query_string: bytes
+    body: bytes
+    root: str
+
+    def header(self, name: bytes) -> str:
+        """A header's value, "" when it is absent."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query's parameters, decoded, in order."""
+        return decode_form(self.query_string)
+
+
+@dataclass(slots=True)
+class Response:
+    """Status, headers besides the usual ones, and body."""
+
+    status: int
+    body: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    content_type: bytes = b"application/fhir+json; charset=utf-8"
+
+
+def decode_form(encoded: bytes) -> list[tuple[str, str]]:
+    """The pairs of a query string or form. Raises 400 where a percent escape is not UTF-8."""
+    if not encoded:
+        return []
+    try:
+        text = encoded.decode("ascii")
+        pairs = (part.partition("=") for part in text.split("&") if part)
+        return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+    except UnicodeError:
+        raise FhirError(Kind.VALUE, "the parameters must be percent-encoded UTF-8") from None
+
+
+def _decoded(text: str) -> str:
+    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text

@@ -1,0 +1,49 @@
+"""Prefer and If-Match: what a client wants of a write. R4 3.1.0.1.8, 3.1.0.6; RFC 9110 13.1."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from fhir_sched.interactions.context import Condition
+from fhir_sched.outcome import FhirError, Kind
+
+_ETAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*')
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def if_match(header: str) -> Condition | None:
+    """The versions of an If-Match header; None when there is none. Raises 400 for one that is malformed."""
+    if not header:
+        return None
+    if header.strip() == "*":
+        return Condition(())
+    versions = []
+    for part in header.split(","):
+        found = _ETAG.fullmatch(part)
+        if found is None:
+            raise FhirError(Kind.VALUE, f'If-Match {header!r} is malformed; write W/"3" with the version you have read')
+        versions.append(found[1] if found[1].isascii() and found[1].isdigit() and len(found[1]) < 10 else "0")
+    return Condition(tuple(versions))
+
+
+def preference(header: str, name: str) -> str:
+    """One preference of a Prefer header, such as `return` or `handling`; "" when it is not there."""
+    if not header:
+        return ""
+    for part in re.split(r"[,;]", header):
+        key, _, value = part.partition("=")
+        if key.strip().lower() == name:
+            return value.strip().strip('"')
+    return ""
+
+
+def http_date(modified: bytes) -> bytes:
+    """An `updated_at` column as Last-Modified writes it."""
+    try:
+        moment = datetime.fromisoformat(modified[:19].decode())
+    except ValueError:
+        return b""
+    day, month = _DAYS[moment.weekday()], _MONTHS[moment.month - 1]
+    return f"{day}, {moment.day:02d} {month} {moment.year:04d} {moment:%H:%M:%S} GMT".encode()

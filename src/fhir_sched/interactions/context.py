@@ -1,0 +1,80 @@
+"""What every interaction is given, and what it answers.
+
+`Context` is who asks and where; `Answer` is a status with a body and what the headers need. Knows no interaction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fhir_sched import codec
+from fhir_sched.db.lanes import Lanes
+from fhir_sched.definition import Resource, Source
+from fhir_sched.outcome import FhirError, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One request's surroundings: the tenant (UUID), its FHIR base, the database, and whose change it would be.
+
+    `subject` is the UUID for `created_by`; `origin` is the word for `source` (staff, portal, hl7).
+    """
+
+    tenant: str
+    base: str
+    lanes: Lanes
+    subject: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and body (JSON, b"" for none); `version` and `modified` (column texts) go to ETag and Last-Modified."""
+
+    status: int
+    body: bytes
+    version: bytes | None = None
+    modified: bytes | None = None
+    location: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`If-Match`: the versions that the caller accepts; empty for `*` (any version that exists)."""
+
+    versions: tuple[str, ...]
+
+
+def located(resource: Resource, fhir_id: str) -> tuple[Source, str]:
+    """The source and UUID of an id. Raises 404 for an id that can't be one of this type."""
+    found = resource.parse_id(fhir_id)
+    if found is None:
+        raise not_found(resource, fhir_id)
+    return found
+
+
+def not_found(resource: Resource, fhir_id: str) -> FhirError:
+    """404: there is no such resource (and there never was)."""
+    return FhirError(Kind.NOT_FOUND, f"there is no {resource.type}/{fhir_id}")
+
+
+def version_conflict(resource: Resource, fhir_id: str, current: bytes | None) -> FhirError:
+    """412: the version that If-Match names is not the current one."""
+    said = "it does not exist" if current is None else f"its version is {current.decode()}"
+    headers = () if current is None else (("ETag", etag(current)),)
+    return FhirError(
+        Kind.PRECONDITION,
+        f"If-Match does not fit {resource.type}/{fhir_id}: {said}; read it again and repeat the change on that version",
+        headers=headers,
+    )
+
+
+def etag(version: bytes) -> str:
+    """The weak ETag of a version (R4 3.1.0.1.4)."""
+    return f'W/"{version.decode()}"'
+
+
+def last_updated(modified: bytes) -> str:
+    """An `updated_at` column as FHIR writes it."""
+    return (codec.instant(modified) or b"").decode()

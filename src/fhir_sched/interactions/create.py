@@ -1,0 +1,24 @@
+"""create: R4 3.1.0.8 (POST [type]). The client's id is ignored; an Appointment takes its slots in the same statement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fhir_sched import statements
+from fhir_sched.definition import Resource
+from fhir_sched.interactions import write
+from fhir_sched.interactions.context import Answer, Context
+
+
+async def create(context: Context, resource: Resource, document: dict[str, Any]) -> Answer:
+    """201 with the new resource. Raises 400 (not valid R4), 422 (a rule), 409 (a slot or time that is taken)."""
+    write.checked(resource, document)
+    source = resource.source_of(document)
+    columns = write.columns_of(context, resource, source, document)
+    if resource.type == "Appointment":
+        columns["created_by"] = context.subject.encode()
+        if source.prefix == "apt":
+            columns["source"] = context.origin.encode()
+    (rows,) = await context.lanes.write(context.tenant, statements.insert(source, columns, context.tenant))
+    (row,) = rows.all()
+    return write.answer(context, resource, source, row, 201)

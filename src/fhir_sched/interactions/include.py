@@ -1,0 +1,127 @@
+"""_include and _revinclude: the resources that matches refer to, or that refer to them. R4 3.1.1.5.3.
+
+One round trip for each step and table; types that are not served here resolve to nothing. Nothing appears twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fhir_sched import mapping
+from fhir_sched.bundle import Entry
+from fhir_sched.definition import References, Resource, Source
+from fhir_sched.interactions.context import Context
+from fhir_sched.reference import of_element
+from fhir_sched.resources import RESOURCES
+from fhir_sched.search import sql
+from fhir_sched.search.query import Criterion, Include, Query, ReferenceValue, Sort
+
+REVERSE_LIMIT = 1000
+MAX_STEPS = 5
+
+Row = Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One resource on the page, as its row."""
+
+    resource: Resource
+    source: Source
+    row: Row
+
+    @property
+    def name(self) -> str:
+        """`Slot/slt-<uuid>`."""
+        return f"{self.resource.type}/{self.source.prefix}-{(self.row[0] or b'').decode()}"
+
+
+async def included(context: Context, query: Query, matches: Sequence[Found]) -> tuple[list[Entry], list[str]]:
+    """The entries that the includes of a query add to its matches, and what to warn of."""
+    if not query.includes:
+        return [], []
+    seen = {each.name for each in matches}
+    warnings: list[str] = []
+    entries: list[Entry] = []
+    fresh = list(matches)
+    for step in range(MAX_STEPS):
+        steps = [include for include in query.includes if include.iterate or step == 0]
+        found = [each for include in steps for each in await _follow(context, include, fresh, warnings)]
+        fresh = [each for each in {each.name: each for each in found}.values() if each.name not in seen]
+        seen |= {each.name for each in fresh}
+        entries += [Entry(each.name, mapping.to_json(each.resource, each.source, each.row), b"include") for each in fresh]
+        if not fresh:
+            break
+    return entries, warnings
+
+
+async def _follow(context: Context, include: Include, found: Sequence[Found], warnings: list[str]) -> list[Found]:
+    if include.reverse:
+        return await _referring(context, include, found, warnings)
+    return await _referred(context, include, found)
+
+
+async def _referred(context: Context, include: Include, found: Sequence[Found]) -> list[Found]:
+    wanted: dict[str, list[str]] = {}
+    for each in found:
+        if each.resource.type == include.source.type:
+            for kind, fhir_id in _hosted(include, each, context.base):
+                if include.target in ("", kind):
+                    wanted.setdefault(kind, []).append(fhir_id)
+    results = []
+    for kind, ids in wanted.items():
+        results += await _by_ids(context, RESOURCES[kind], ids)
+    return results
+
+
+async def _by_ids(context: Context, resource: Resource, ids: Iterable[str]) -> list[Found]:
+    by_source: dict[str, set[str]] = {}
+    for source, row_id in filter(None, (resource.parse_id(fhir_id) for fhir_id in ids)):
+        by_source.setdefault(source.prefix, set()).add(row_id)
+    sources = [resource.source[prefix] for prefix in by_source]
+    fragments = [sql.by_ids(source, sorted(by_source[source.prefix]), context.tenant) for source in sources]
+    if not fragments:
+        return []
+    results = await context.lanes.read(context.tenant, *fragments)
+    return [
+        Found(resource, source, row) for source, rows in zip(sources, results, strict=True) for row in rows.all()
+    ]
+
+
+def _hosted(include: Include, found: Found, base: str) -> Iterable[tuple[str, str]]:
+    """Type and id of each reference of the parameter that points at a resource served here."""
+    binding = include.param.bindings[found.resource.sources.index(found.source)]
+    if not isinstance(binding, References) or not binding.prefix:
+        return
+    column = binding.columns[0]
+    value = found.row[found.source.columns.index(column.column)]
+    if value is not None:
+        yield column.type, f"{binding.prefix}-{value.decode()}"
+    kept = json.loads(found.row[3]) if binding.entry and found.row[3] else {}
+    for item in kept.get(include.param.path[0], ()):
+        target = of_element(item, base)
+        if target is not None and target.type == column.type and not target.url:
+            yield column.type, target.id
+
+
+async def _referring(context: Context, include: Include, found: Sequence[Found], warnings: list[str]) -> list[Found]:
+    ids = [each.name.partition("/")[2] for each in found if each.resource.type in include.param.targets]
+    if not ids or include.target not in ("", *(each.resource.type for each in found)):
+        return []
+    criterion = Criterion(include.param, tuple(ReferenceValue("", fhir_id) for fhir_id in ids))
+    order = (Sort(include.source.param[include.source.default_sort], False),)
+    plan = sql.search(Query(include.source, (criterion,), order, REVERSE_LIMIT), context.tenant)
+    if plan.fragment is None:
+        return []
+    (rows,) = await context.lanes.read(context.tenant, plan.fragment, slow=True)
+    all_rows = rows.all()
+    if len(all_rows) > REVERSE_LIMIT:
+        warnings.append(
+            f"_revinclude={include.source.type}:{include.param.name} shows the first {REVERSE_LIMIT}; "
+            f"search {include.source.type} itself for all"
+        )
+    return [
+        Found(include.source, *plan.read(row)) for row in all_rows[:REVERSE_LIMIT]
+    ]

@@ -1,0 +1,33 @@
+"""read: R4 3.1.0.1 (GET [type]/[id]). 404 for what never was, 410 for what was deleted."""
+
+from __future__ import annotations
+
+from fhir_sched import mapping, statements
+from fhir_sched.definition import Resource, Source
+from fhir_sched.interactions.context import Answer, Context, etag, located, not_found
+from fhir_sched.outcome import FhirError, Kind
+
+
+async def read(context: Context, resource: Resource, fhir_id: str) -> Answer:
+    """The current version of a resource. Raises FhirError 404 or 410."""
+    source, row_id = located(resource, fhir_id)
+    (rows,) = await context.lanes.read(context.tenant, statements.read(source, row_id, context.tenant))
+    row = rows.first()
+    if row is None:
+        raise await missing(context, resource, source, fhir_id, row_id)
+    return Answer(200, mapping.to_json(resource, source, row), row[1], row[2])
+
+
+async def missing(context: Context, resource: Resource, source: Source, fhir_id: str, row_id: str) -> FhirError:
+    """Why there is no row: 410 with the version of the deletion, or 404."""
+    version = await deleted_version(context, source, row_id)
+    if version is None:
+        return not_found(resource, fhir_id)
+    return FhirError(Kind.GONE, f"{resource.type}/{fhir_id} was deleted", headers=(("ETag", etag(version)),))
+
+
+async def deleted_version(context: Context, source: Source, row_id: str) -> bytes | None:
+    """The version that deleted the row; None when no such row was ever deleted."""
+    (rows,) = await context.lanes.read(context.tenant, statements.last_version(source, row_id, context.tenant))
+    last = rows.first()
+    return last[0] if last is not None and last[1] == b"t" else None

@@ -1,0 +1,91 @@
+"""search: R4 3.1.1 (GET [type]?…, POST [type]/_search) -> a searchset Bundle with keyset links.
+
+One round trip for a page, one more for each kind of include. Knows nothing of HTTP: it is given a Query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fhir_sched import mapping
+from fhir_sched.bundle import Entry, searchset, url
+from fhir_sched.interactions.context import Answer, Context
+from fhir_sched.interactions.include import Found, included
+from fhir_sched.search import page, sql
+from fhir_sched.search.query import Position, Query
+
+Row = tuple[bytes | None, ...]
+
+
+async def search(context: Context, query: Query) -> Answer:
+    """200 with the page that the query asks for."""
+    if query.count_only:
+        total = await _counted(context, query, None)
+        return Answer(200, searchset(context.base, (), [("self", _self(context, query))], total, query.ignored))
+    plan = sql.search(query, context.tenant)
+    rows = await _page(context, plan)
+    more = len(rows) > query.count
+    shown = rows[: query.count]
+    if query.position is not None and query.position.backward:
+        shown.reverse()
+    matches = [Found(query.resource, *plan.read(row)) for row in shown]
+    entries = [Entry(each.name, mapping.to_json(each.resource, each.source, each.row)) for each in matches]
+    further, warnings = await included(context, query, matches)
+    total = await _total(context, query, len(shown), more=more)
+    links = _links(context, query, plan, shown, more=more)
+    return Answer(200, searchset(context.base, entries + further, links, total, (*query.ignored, *warnings)))
+
+
+async def _page(context: Context, plan: sql.Plan) -> list[Row]:
+    if plan.fragment is None:
+        return []
+    (rows,) = await context.lanes.read(context.tenant, plan.fragment, slow=plan.slow)
+    return rows.all()
+
+
+async def _total(context: Context, query: Query, shown: int, *, more: bool) -> int | None:
+    """The number of matches over all pages: when asked for, and when it costs nothing because this is all."""
+    if query.total == "none":
+        return None
+    if query.position is None and not more:
+        return shown
+    if not query.total:
+        return None
+    return await _counted(context, query, sql.ESTIMATE_LIMIT if query.total == "estimate" else None)
+
+
+async def _counted(context: Context, query: Query, limit: int | None) -> int:
+    fragment = sql.count(query, context.tenant, limit)
+    if fragment is None:
+        return 0
+    (rows,) = await context.lanes.read(context.tenant, fragment, slow=True)
+    return int(rows.get(0, 0) or b"0")
+
+
+def _self(context: Context, query: Query) -> str:
+    return url(context.base, query.resource.type, query.used)
+
+
+def _links(
+    context: Context, query: Query, plan: sql.Plan, shown: Sequence[Row], *, more: bool
+) -> list[tuple[str, str]]:
+    """self, and where there are other pages first, next and previous."""
+    path = query.resource.type
+    tie = page.digest(context.tenant, path, query.used)
+
+    def link(position: Position) -> str:
+        return url(context.base, path, [*query.used, (page.PARAMETER, page.encode(position, tie))])
+
+    place = query.position
+    if place is None:
+        links = [("self", _self(context, query))]
+    else:
+        links = [("self", link(place)), ("first", _self(context, query))]
+    if not shown:
+        return links
+    backward = place is not None and place.backward
+    if more or backward:
+        links.append(("next", link(plan.position(shown[-1], backward=False))))
+    if place is not None and (more or not backward):
+        links.append(("previous", link(plan.position(shown[0], backward=True))))
+    return links

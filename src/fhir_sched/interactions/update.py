@@ -1,0 +1,83 @@
+"""update: R4 3.1.0.4 (PUT [type]/[id]), with If-Match (3.1.0.6). Brings a deleted resource back with 201."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fhir_sched import statements
+from fhir_sched.definition import Resource, Source
+from fhir_sched.element import Columns
+from fhir_sched.interactions import write
+from fhir_sched.interactions.context import Answer, Condition, Context, version_conflict
+from fhir_sched.interactions.read import deleted_version
+from fhir_sched.outcome import FhirError, Kind
+
+
+async def update(
+    context: Context, resource: Resource, fhir_id: str, document: dict[str, Any], condition: Condition | None
+) -> Answer:
+    """200 with the new version, 201 for one that was deleted before.
+
+    Raises 400 (not valid R4, or another id in the body), 405 (never existed: clients don't choose ids), 409, 412, 422.
+    """
+    if document.get("resourceType") == resource.type and document.get("id") != fhir_id:
+        raise FhirError(
+            Kind.INVALID, f"the body must have the id of the URL, {fhir_id!r}, not {document.get('id')!r}", f"{resource.type}.id"
+        )
+    write.checked(resource, document)
+    found = resource.parse_id(fhir_id)
+    if found is None:
+        raise _unknown(resource, fhir_id)
+    source, row_id = found
+    _refuse_other_source(resource, source, document)
+    columns = write.columns_of(context, resource, source, document)
+    versions = condition.versions or None if condition is not None else None
+    statement = statements.update(source, row_id, columns, context.tenant, versions)
+    (rows,) = await context.lanes.write(context.tenant, statement)
+    row = rows.first()
+    if row is not None:
+        return write.answer(context, resource, source, row, 200)
+    return await _not_updated(context, resource, source, fhir_id, row_id, columns, condition)
+
+
+def _refuse_other_source(resource: Resource, source: Source, document: dict[str, Any]) -> None:
+    belongs = resource.source_of(document)
+    if belongs is not source and belongs.mark is not None and belongs.mark[0] == "extension":
+        raise FhirError(
+            Kind.BUSINESS_RULE,
+            f"a {resource.type} can't get the extension {belongs.mark[1]} later; POST a new one with it",
+            f"{resource.type}.extension",
+        )
+
+
+async def _not_updated(
+    context: Context,
+    resource: Resource,
+    source: Source,
+    fhir_id: str,
+    row_id: str,
+    columns: Columns,
+    condition: Condition | None,
+) -> Answer:
+    """No row fitted: another version, a deleted resource (which comes back), or none at all."""
+    (rows,) = await context.lanes.read(context.tenant, statements.read(source, row_id, context.tenant))
+    current = rows.first()
+    if current is not None:
+        raise version_conflict(resource, fhir_id, current[1])
+    if await deleted_version(context, source, row_id) is None:
+        raise _unknown(resource, fhir_id)
+    if condition is not None:
+        raise version_conflict(resource, fhir_id, None)
+    if resource.type == "Appointment":
+        columns = {**columns, "created_by": context.subject.encode()}
+    (rows,) = await context.lanes.write(context.tenant, statements.insert(source, columns, context.tenant, row_id))
+    (row,) = rows.all()
+    return write.answer(context, resource, source, row, 201)
+
+
+def _unknown(resource: Resource, fhir_id: str) -> FhirError:
+    return FhirError(
+        Kind.METHOD,
+        f"there is no {resource.type}/{fhir_id}, and ids are given by the server: create it with POST {resource.type}",
+        headers=(("Allow", "GET, HEAD, DELETE"),),
+    )

@@ -1,0 +1,264 @@
+"""Row <-> resource. What the columns say is rendered from them; everything else of a resource is kept beside them.
+
+A write reads the columns out of the resource, renders them again, and keeps what did not come back (`fhir`): so
+nothing can be lost, whatever an element's codec forgets. A read renders the columns and lays the kept elements over
+them. R4 2.6 (JSON). Knows nothing of SQL statements, connections or HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from fhir_sched import codec
+from fhir_sched.actors import role_uuid
+from fhir_sched.definition import (
+    Param,
+    ReferenceColumn,
+    ReferenceParam,
+    References,
+    Resource,
+    Source,
+    TokenParam,
+    UriParam,
+)
+from fhir_sched.document import dumps
+from fhir_sched.element import Columns, Element, Reading
+from fhir_sched.extensions import Extensions
+from fhir_sched.outcome import FhirError
+from fhir_sched.reference import Target, of_element
+
+BUSINESS_IDENTIFIER = "urn:fhir-sched:id"
+_SERVER_META = ("versionId", "lastUpdated")
+
+
+class _Renderer:
+    """A source's elements with the places of their columns in a row, worked out once."""
+
+    def __init__(self, resource: Resource, source: Source) -> None:
+        place = {column: index for index, column in enumerate(source.columns)}
+        prefix = source.prefix.encode()
+        self.head = (
+            b'{"resourceType":"%b","id":"%b-%%b","meta":{"versionId":"%%b","lastUpdated":"%%b"},'
+            b'"identifier":[{"system":"%b","value":"%b_%%b"}]'
+            % (resource.type.encode(), prefix, BUSINESS_IDENTIFIER.encode(), prefix)
+        )
+        self.single = tuple((element.render, place[element.shown[0]]) for element in source.elements if len(element.shown) == 1)
+        self.several = tuple(
+            (element.render, tuple(place[column] for column in element.shown))
+            for element in source.elements
+            if len(element.shown) != 1
+        )
+
+    def __call__(self, row: Sequence[bytes | None]) -> bytes:
+        parts = [self.head % (row[0], row[1], codec.instant(row[2]) or b"1970-01-01T00:00:00Z", row[0])]
+        parts += [render(row[index]) for render, index in self.single]
+        parts += [render(*[row[index] for index in places]) for render, places in self.several]
+        return b"".join(parts) + b"}"
+
+
+_RENDERERS: dict[tuple[str, str], _Renderer] = {}
+
+
+def _renderer(resource: Resource, source: Source) -> _Renderer:
+    found = _RENDERERS.get((resource.type, source.prefix))
+    if found is None:
+        found = _RENDERERS[resource.type, source.prefix] = _Renderer(resource, source)
+    return found
+
+
+def to_json(resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
+    """The resource of a row as JSON; the row has the source's `columns` in PostgreSQL's text format."""
+    columns_json = _renderer(resource, source)(row)
+    if row[3] is None:
+        return columns_json
+    return dumps(overlay(orjson.loads(columns_json), json.loads(row[3], parse_float=_exact)))
+
+
+def to_resource(resource: Resource, source: Source, row: Sequence[bytes | None]) -> dict[str, Any]:
+    """The same as `to_json`, as a document (decimals exact)."""
+    shown: dict[str, Any] = json.loads(to_json(resource, source, row), parse_float=_exact)
+    return shown
+
+
+def _exact(digits: str) -> orjson.Fragment:
+    return orjson.Fragment(digits)
+
+
+def overlay(shown: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """The kept elements over those that the columns show.
+
+    Kept identifiers come before our own; our extensions join the kept ones unless those have the URL already.
+    """
+    result = {**shown, **kept}
+    if "meta" in kept:
+        result["meta"] = {**kept["meta"], **shown["meta"]}
+    if "identifier" in kept:
+        result["identifier"] = [*kept["identifier"], *shown["identifier"]]
+    if "extension" in kept and "extension" in shown:
+        urls = {extension.get("url") for extension in kept["extension"]}
+        result["extension"] = [*kept["extension"], *(item for item in shown["extension"] if item["url"] not in urls)]
+    for name in ("start", "end"):
+        if f"_{name}" in shown and (name in kept or f"_{name}" in kept):
+            result.pop(f"_{name}") if f"_{name}" not in kept else None
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a resource becomes: its columns (text format), among them `fhir` and `fhir_tokens`."""
+
+    source: Source
+    columns: Columns
+
+
+def to_columns(resource: Resource, source: Source, document: dict[str, Any], base: str) -> Stored:
+    """The columns of a valid resource.
+
+    Raises FhirError 422 (all that is wrong at once) where a rule of scheduling forbids it: no patient, a reference to
+    a slot or schedule that can't be ours, an unknown time zone.
+    """
+    reading = Reading(base, document)
+    columns: Columns = {}
+    issues = []
+    for element in source.elements:
+        try:
+            columns.update(element.read(document.get(element.name), reading))
+        except FhirError as error:
+            issues.extend(error.issues)
+    if issues:
+        raise FhirError.of(issues)
+    kept = _kept(source, document, columns)
+    found = _entries(resource, source, document, kept, base, columns)
+    columns["fhir"] = dumps(kept) if kept else None
+    columns["fhir_tokens"] = orjson.dumps(found) if found else None
+    return Stored(source, columns)
+
+
+def _kept(source: Source, document: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    elements = {element.name: element for element in source.elements}
+    kept: dict[str, Any] = {}
+    for name, value in document.items():
+        if name in ("resourceType", "id"):
+            continue
+        rest = _rest(name, value, elements.get(name), columns)
+        if rest is not None:
+            kept[name] = rest
+    return kept
+
+
+def _rest(name: str, value: Any, element: Element | None, columns: Columns) -> Any:
+    """What of an element's value the columns will not give back; None when they give all of it."""
+    if name == "meta":
+        return {key: item for key, item in value.items() if key not in _SERVER_META} or None
+    if name == "identifier":
+        return [item for item in value if item.get("system") != BUSINESS_IDENTIFIER] or None
+    if element is None:
+        return value
+    shown = _shown(element, columns)
+    if isinstance(element, Extensions):
+        return _rest_of_extensions(element, value, shown or [])
+    return None if _same(shown, value) else value
+
+
+def _shown(element: Element, columns: Columns) -> Any:
+    text = element.render(*(columns.get(column) for column in element.shown))
+    return orjson.loads(b"{" + text[1:] + b"}").get(element.name) if text else None
+
+
+def _same(shown: Any, value: Any) -> bool:
+    """Equal as JSON: True is not 1 (Python thinks so)."""
+    return shown == value and dumps(shown) == dumps(value) if not isinstance(value, dict | list) else shown == value
+
+
+def _rest_of_extensions(element: Extensions, value: list[dict[str, Any]], shown: list[dict[str, Any]]) -> Any:
+    """The foreign extensions, if laying ours behind them gives the client's order back; else all of them."""
+    written = element.client_written(value)
+    foreign = [item for item in written if item not in shown]
+    ours = [item for item in shown if item in written]
+    return (foreign if foreign + ours == written else written) or None
+
+
+def _entries(
+    resource: Resource, source: Source, document: dict[str, Any], kept: dict[str, Any], base: str, columns: Columns
+) -> list[list[str]]:
+    """Side-table entries (parameter, system, value) of what the columns can't be searched for."""
+    found: dict[tuple[str, str, str], None] = {}
+    position = resource.sources.index(source)
+    for param in resource.params:
+        path = getattr(param, "path", ())
+        if path and path[0] in kept:
+            for value in _at(document if path[0] != "meta" else kept, path):
+                for entry in _entry(resource, param, position, value, base, columns):
+                    found[entry] = None
+    return [list(entry) for entry in found]
+
+
+def _at(document: Any, path: tuple[str, ...]) -> list[Any]:
+    level = [document]
+    for name in path:
+        level = [item[name] for item in level if isinstance(item, dict) and name in item]
+        level = [item for value in level for item in (value if isinstance(value, list) else [value])]
+    return level
+
+
+def _entry(
+    resource: Resource, param: Param, position: int, value: Any, base: str, columns: Columns
+) -> list[tuple[str, str, str]]:
+    name = f"{resource.type}.{param.name}"
+    match param:
+        case TokenParam(kind="concept"):
+            return [_coding(name, coding) for coding in value.get("coding", ()) if coding.get("code")]
+        case TokenParam(kind="coding"):
+            return [_coding(name, value)] if value.get("code") else []
+        case TokenParam(kind="identifier"):
+            return [(name, value.get("system", ""), value["value"])] if value.get("value") else []
+        case TokenParam():
+            return [(name, param.system, str(value))]
+        case UriParam():
+            return [(name, "", value)]
+        case ReferenceParam():
+            return _reference_entries(name, param, position, value, base, columns)
+    return []
+
+
+def _coding(name: str, coding: dict[str, Any]) -> tuple[str, str, str]:
+    return (name, coding.get("system", ""), coding["code"])
+
+
+def _reference_entries(
+    name: str, param: ReferenceParam, position: int, value: Any, base: str, columns: Columns
+) -> list[tuple[str, str, str]]:
+    binding = param.bindings[position]
+    entry = binding.entry if isinstance(binding, References) and binding.entry else name
+    if entry != name:  # patient, practitioner, location: the entries of `actor` serve them
+        return []
+    entries = []
+    identifier = value.get("identifier") if isinstance(value, dict) else None
+    if isinstance(identifier, dict) and identifier.get("value"):
+        entries.append((f"{entry}:identifier", identifier.get("system", ""), identifier["value"]))
+    found = of_element(value, base)
+    if found is None or found.url.startswith("identifier:"):
+        return entries
+    where = found.url or found.id
+    if not isinstance(binding, References):
+        return [*entries, (entry, found.type, where)]
+    if binding.check:
+        entries.append((entry, found.type, where))
+    if not any(_carries(column, found, columns) for column in binding.columns):
+        entries.append((f"{entry}+", found.type, where))
+    return entries
+
+
+def _carries(column: ReferenceColumn, found: Target, columns: Columns) -> bool:
+    """Whether the uuid column says this reference, so that a search of the column finds it."""
+    return column.type == found.type and columns.get(column.column) == column_uuid(column, found).encode()
+
+
+def column_uuid(column: ReferenceColumn, found: Target) -> str:
+    """The UUID that the column has for a reference."""
+    return role_uuid(found) if column.derived else found.uuid

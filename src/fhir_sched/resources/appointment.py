@@ -1,0 +1,154 @@
+"""Appointment: the appointments, and the waitlist entries as appointments of status `waitlist`. R4 12.2."""
+
+from __future__ import annotations
+
+from fhir_sched.actors import Participants
+from fhir_sched.definition import (
+    CodeColumn,
+    ConceptColumn,
+    DateParam,
+    Everyone,
+    InstantColumn,
+    Never,
+    ReferenceColumn,
+    ReferenceParam,
+    References,
+    Resource,
+    SideTable,
+    Source,
+    TokenParam,
+)
+from fhir_sched.element import (
+    APPOINTMENT_TYPE_SYSTEM,
+    APPOINTMENT_TYPES,
+    Code,
+    Concept,
+    DateTime,
+    HostedList,
+    Instant,
+    Priority,
+    Text,
+    Words,
+)
+from fhir_sched.extensions import Extensions, Flag, JsonText, Part
+from fhir_sched.resources.common import common_params
+
+STATUSES = (
+    ("proposed", "proposed"), ("pending", "pending"), ("booked", "booked"), ("arrived", "arrived"),
+    ("fulfilled", "fulfilled"), ("cancelled", "cancelled"), ("noshow", "noshow"),
+    ("entered-in-error", "entered-in-error"), ("checked-in", "arrived"),
+)  # fmt: skip
+WAITLIST_STATUSES = (("waitlist", "waiting"), ("fulfilled", "fulfilled"), ("cancelled", "deleted"))
+_WITH_TIMES = frozenset({"pending", "booked", "arrived", "fulfilled", "noshow", "entered-in-error"})
+
+_APPOINTMENTS = Source(
+    table="appointments",
+    prefix="apt",
+    elements=(
+        Code("status", ("status",), codes=STATUSES, fallback="entered-in-error"),
+        Words("cancelationReason", ("cancel_reason", "status"), when=frozenset({"cancelled", "noshow"})),
+        Concept("appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES),
+        Words("reasonCode", ("reason",), many=True),
+        Instant("start", ("start_at", "status"), required=_WITH_TIMES),
+        Instant("end", ("end_at", "status"), required=_WITH_TIMES),
+        HostedList("slot", ("slot_id",), type="Slot", prefix="slt", others="extra_slot_ids"),
+        DateTime("created", ("created_at",)),
+        Participants("participant", ("patient_id", "provider_id", "location_id")),
+        Extensions(
+            "extension",
+            ("source", "allow_double_booking"),
+            parts=(
+                Part("appointment-source", "source", "valueCode", server_set=True),
+                Flag("allow-double-booking", "allow_double_booking", "valueBoolean", omit=b"f", default=b"f"),
+            ),
+        ),
+    ),
+    zone_from="schedule_id",
+)
+
+_WAITLIST = Source(
+    table="waitlist_entries",
+    prefix="wl",
+    elements=(
+        Code("status", ("status",), codes=WAITLIST_STATUSES, fallback="cancelled"),
+        Concept("appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES, blank=""),
+        Priority("priority", ("priority",)),
+        Instant("start", ("start_at", "status"), required=frozenset({"fulfilled"})),
+        Instant("end", ("end_at", "status"), required=frozenset({"fulfilled"})),
+        DateTime("created", ("created_at",)),
+        Text("comment", ("note",)),
+        Participants("participant", ("patient_id",), further="", types=("Patient",)),
+        Extensions(
+            "extension", ("criteria",), parts=(JsonText("waitlist-criteria", "criteria", "valueString"),)
+        ),
+    ),
+    zone_from="schedule_id",
+    mark=("status", "waitlist"),
+)
+
+_ACTORS = ("Practitioner", "Device", "Patient", "HealthcareService", "PractitionerRole", "RelatedPerson", "Location")
+_CONCEPT = ConceptColumn("appointment_type", "appointmentType", APPOINTMENT_TYPE_SYSTEM, APPOINTMENT_TYPES)
+
+
+_PATIENT = ReferenceColumn("patient_id", "Patient")
+_PRACTITIONER = ReferenceColumn("provider_id", "Practitioner")
+_ROLE = ReferenceColumn("provider_id", "PractitionerRole", derived=True)
+_LOCATION = ReferenceColumn("location_id", "Location")
+
+
+def _actors(*columns: ReferenceColumn) -> References:
+    return References(columns, entry="Appointment.actor")
+
+
+APPOINTMENT = Resource(
+    type="Appointment",
+    doc="A booking of a healthcare event among patient(s), practitioner(s), related person(s) and/or device(s) for a specific date/time.",
+    sources=(_APPOINTMENTS, _WAITLIST),
+    params=(
+        *common_params(2),
+        ReferenceParam(
+            "actor", "Appointment.participant.actor", "Any one of the individuals participating in the appointment",
+            (_actors(_PATIENT, _PRACTITIONER, _ROLE, _LOCATION), _actors(_PATIENT)), targets=_ACTORS, path=("participant", "actor"),
+        ),
+        TokenParam("appointment-type", "Appointment.appointmentType", "The style of appointment or patient that has been booked in the slot", (_CONCEPT, _CONCEPT), path=("appointmentType",)),
+        ReferenceParam("based-on", "Appointment.basedOn", "The service request this appointment is allocated to assess", (SideTable(),) * 2, targets=("ServiceRequest",), path=("basedOn",)),
+        DateParam("date", "Appointment.start", "Appointment date/time.", (InstantColumn("sort_at", zone=True, nullable=True),) * 2, True),
+        TokenParam("identifier", "Appointment.identifier", "An Identifier of the Appointment", (SideTable(),) * 2, kind="identifier", path=("identifier",)),
+        ReferenceParam(
+            "location", "Appointment.participant.actor.where(resolve() is Location)", "This location is listed in the participants of the appointment",
+            (_actors(_LOCATION), _actors()), targets=("Location",), path=("participant", "actor"),
+        ),
+        TokenParam(
+            "part-status", "Appointment.participant.status", "The Participation status of the subject, or other participant on the appointment",
+            (Everyone("accepted", "participant"),) * 2, kind="code", path=("participant", "status"),
+            system="http://hl7.org/fhir/participationstatus", codes=frozenset({"accepted", "declined", "tentative", "needs-action"}),
+        ),
+        ReferenceParam(
+            "patient", "Appointment.participant.actor.where(resolve() is Patient)", "One of the individuals of the appointment is this patient",
+            (_actors(_PATIENT), _actors(_PATIENT)), True, targets=("Patient",), path=("participant", "actor"),
+        ),
+        ReferenceParam(
+            "practitioner", "Appointment.participant.actor.where(resolve() is Practitioner)", "One of the individuals of the appointment is this practitioner",
+            (_actors(_PRACTITIONER), _actors()), targets=("Practitioner",), path=("participant", "actor"),
+        ),
+        TokenParam("reason-code", "Appointment.reasonCode", "Coded reason this appointment is scheduled", (SideTable(),) * 2, path=("reasonCode",)),
+        ReferenceParam("reason-reference", "Appointment.reasonReference", "Reason the appointment is to take place (resource)", (SideTable(),) * 2, targets=("Condition", "Observation", "Procedure", "ImmunizationRecommendation"), path=("reasonReference",)),
+        TokenParam("service-category", "Appointment.serviceCategory", "A broad categorization of the service", (SideTable(),) * 2, path=("serviceCategory",)),
+        TokenParam("service-type", "Appointment.serviceType", "The specific service that is to be performed", (SideTable(),) * 2, path=("serviceType",)),
+        ReferenceParam(
+            "slot", "Appointment.slot", "The slots that this appointment is filling",
+            (References((ReferenceColumn("slot_id", "Slot"),), entry="Appointment.slot", prefix="slt"), Never()),
+            targets=("Slot",), path=("slot",),
+        ),
+        TokenParam("specialty", "Appointment.specialty", "The specialty of a practitioner that would be required", (SideTable(),) * 2, path=("specialty",)),
+        TokenParam(
+            "status", "Appointment.status", "The overall status of the appointment",
+            (CodeColumn("fhir_status"), CodeColumn("fhir_status")), True, kind="code", system="http://hl7.org/fhir/appointmentstatus",
+            codes=frozenset(code for code, _ in STATUSES + WAITLIST_STATUSES),
+        ),
+        ReferenceParam("supporting-info", "Appointment.supportingInformation", "Additional information to support the appointment", (SideTable(),) * 2, path=("supportingInformation",)),
+    ),
+    default_sort="date",
+    includes=("Appointment:slot", "Appointment:actor", "Appointment:patient", "Appointment:practitioner", "Appointment:location"),
+    rev_includes=(),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""The rules about time that FHIR leaves to a scheduling service."""

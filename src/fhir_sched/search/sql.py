@@ -1,0 +1,319 @@
+"""Query -> one SQL statement with its arguments. Pure: no connection, no I/O. R4 3.1.1.
+
+A search is one `select`, or a `union all` of a few, each sorted and cut by its own index: one branch for each source
+table that can match at all, and two where a condition may be met by a column or by the side table.
+Identifiers come only from a Resource; values only travel as bound arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fhir_sched.db.fragment import Fragment
+from fhir_sched.definition import (
+    BooleanColumn,
+    CodeColumn,
+    Fixed,
+    IdColumn,
+    InstantColumn,
+    References,
+    Resource,
+    Source,
+)
+from fhir_sched.search.clause import ALL, EMPTY, Arguments, Either, Row, clause, side
+from fhir_sched.search.query import Chain, Condition, Criterion, Has, Position, Query, ReferenceValue, Sort
+from fhir_sched.search.when import Zone
+
+_QUICK_COUNT = 200
+ESTIMATE_LIMIT = 10_000
+"""An estimated total counts no further than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A statement and how to read its rows.
+
+    `sources` are the resource's; `only` is the place of the one that all rows come from, None when the first column
+    says it. `keys` are the places of the sort keys, the id last. A plan without statement finds nothing. `slow` ones
+    must not hold up others on a shared connection.
+    """
+
+    fragment: Fragment | None
+    sources: tuple[Source, ...]
+    only: int | None = None
+    keys: tuple[int, ...] = ()
+    slow: bool = False
+
+    def read(self, row: Sequence[bytes | None]) -> tuple[Source, Sequence[bytes | None]]:
+        """The source of a row and its columns in that source's order."""
+        if self.only is not None:
+            return self.sources[self.only], row
+        return self.sources[int(row[0] or b"0")], row[1:]
+
+    def position(self, row: Sequence[bytes | None], *, backward: bool) -> Position:
+        """The place behind (or in front of) a row."""
+        keys = tuple((row[index] or b"").decode() for index in self.keys)
+        return Position(keys, self.only if self.only is not None else int(row[0] or b"0"), backward)
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """One `select` of a union: its source, `from` and `where`."""
+
+    source: Source
+    position: int
+    tables: str
+    where: tuple[str, ...]
+
+
+def search(query: Query, tenant: str) -> Plan:
+    """The statement that fetches a page: `count` rows and one more, which tells that there is another page."""
+    args = Arguments(tenant)
+    branches = _branches(query.resource, query.conditions, "a", args)
+    if not branches:
+        return Plan(None, query.resource.sources)
+    if len(branches) == 1:
+        return _single(query, branches[0], args)
+    return _union(query, branches, args)
+
+
+def count(query: Query, tenant: str, limit: int | None) -> Fragment | None:
+    """The statement that counts the matches, no further than `limit` when there is one; None when nothing can match."""
+    args = Arguments(tenant)
+    branches = _branches(query.resource, query.conditions, "a", args)
+    if not branches:
+        return None
+    most = "" if limit is None else f"\nlimit {limit}"
+    selects = "\nunion all\n".join(f"(select 1\nfrom {each.tables}\nwhere {_and(each.where)}{most})" for each in branches)
+    return Fragment(f"select count(*)\nfrom (select * from (\n{selects}\n) each_branch{most}) counted", tuple(args.values))
+
+
+def _and(predicates: Sequence[str]) -> str:
+    return "\n  and ".join(predicates)
+
+
+# Branches
+
+
+def _branches(resource: Resource, conditions: Sequence[Condition], alias: str, args: Arguments) -> list[_Branch]:
+    branches = []
+    for position, source in enumerate(resource.sources):
+        branches += _source_branches(resource, source, position, conditions, alias, args)
+    return branches
+
+
+def _source_branches(
+    resource: Resource, source: Source, position: int, conditions: Sequence[Condition], alias: str, args: Arguments
+) -> list[_Branch]:
+    zone, join = _zone(source, conditions, alias, position, args)
+    row = Row(resource, source, alias, zone)
+    found = [_condition(condition, row, args) for condition in conditions]
+    if any(each.joined() == EMPTY for each in found):
+        return []
+    found = [each for each in found if each.joined() != ALL]
+    driver = next((each for each in found if EMPTY not in (each.column, each.side)), None)
+    fixed = [f"{alias}.tenant_id = $1::uuid", *(each.joined() for each in found if each is not driver)]
+    tables = f"{source.table} {alias}{join}"
+    if driver is None:
+        return [_Branch(source, position, tables, tuple(fixed))]
+    return [
+        _Branch(source, position, tables, (*fixed, driver.column)),
+        _Branch(source, position, tables, (*fixed, driver.side, f"({driver.column}) is not true")),
+    ]
+
+
+def _zone(
+    source: Source, conditions: Sequence[Condition], alias: str, position: int, args: Arguments
+) -> tuple[Zone, str]:
+    """How the statement knows a row's zone: not at all, from its own column, from the one schedule asked for, or joined."""
+    if not any(_is_local(condition, position) for condition in conditions):
+        return Zone(), ""
+    if source.zone_from == "self":
+        return Zone(f"{alias}.zone"), ""
+    schedule = _only_schedule(conditions)
+    if schedule is not None:
+        one = f"(select zone from schedules where tenant_id = $1::uuid and id = {args.add(schedule)}::uuid)"
+        return Zone(f"coalesce({one}, 'UTC')", pinned=True), ""
+    name = f"{alias}_schedule"
+    join = f"\nleft join schedules {name} on {name}.tenant_id = {alias}.tenant_id and {name}.id = {alias}.{source.zone_from}"
+    return Zone(f"coalesce({name}.zone, 'UTC')"), join
+
+
+def _is_local(condition: Condition, position: int) -> bool:
+    if not isinstance(condition, Criterion):
+        return False
+    if not getattr(condition.param.bindings[position], "zone", True):
+        return False
+    return any(getattr(value, "local", False) for value in condition.values)
+
+
+def _only_schedule(conditions: Sequence[Condition]) -> str | None:
+    """The UUID of the schedule, when the search is of one schedule's slots."""
+    for condition in conditions:
+        if isinstance(condition, Criterion) and condition.param.expression == "Slot.schedule" and not condition.modifier:
+            values = [value for value in condition.values if isinstance(value, ReferenceValue)]
+            if len(values) == 1 and values[0].id.startswith("sch-") and len(values[0].id) == 40:
+                return values[0].id.removeprefix("sch-")
+    return None
+
+
+def _condition(condition: Condition, row: Row, args: Arguments) -> Either:
+    match condition:
+        case Criterion():
+            return clause(condition, row, args)
+        case Chain():
+            return _chain(condition, row, args)
+        case Has():
+            return _has(condition, row, args)
+
+
+def _ids(resource: Resource, condition: Condition, expressions: dict[str, str], args: Arguments, depth: str) -> str:
+    """A subselect of one expression over all rows that fulfil a condition; `expressions` by prefix of the source."""
+    selects = [
+        f"select {expressions[branch.source.prefix].format(row=depth)} from {branch.tables} where {' and '.join(branch.where)}"
+        for branch in _branches(resource, (condition,), depth, args)
+        if branch.source.prefix in expressions
+    ]
+    return " union all ".join(selects)
+
+
+def _chain(chain: Chain, row: Row, args: Arguments) -> Either:
+    binding = chain.param.bindings[row.position]
+    if not isinstance(binding, References) or not binding.prefix:
+        return Either(EMPTY)
+    inner = f"{row.alias}x"
+    ids = _ids(chain.target, chain.criterion, {binding.prefix: "{row}.id"}, args, inner)
+    column = f"{row.alias}.{binding.columns[0].column} in ({ids})" if ids else EMPTY
+    if not binding.entry:
+        return Either(column)
+    texts = _ids(chain.target, chain.criterion, {binding.prefix: f"'{binding.prefix}-' || {{row}}.id::text"}, args, inner)
+    return Either(column, side(f"{binding.entry}+", row, args, f" and t.value in ({texts})") if texts else EMPTY)
+
+
+def _has(has: Has, row: Row, args: Arguments) -> Either:
+    expressions = {}
+    for source, binding in zip(has.resource.sources, has.param.bindings, strict=True):
+        if isinstance(binding, References) and binding.prefix == row.source.prefix:
+            expressions[source.prefix] = f"{{row}}.{binding.columns[0].column}"
+    inner = f"{row.alias}x"
+    ids = _ids(has.resource, has.criterion, expressions, args, inner) if expressions else ""
+    return Either(f"{row.alias}.id in ({ids})" if ids else EMPTY)
+
+
+# Order and page
+
+
+def _key(sort: Sort, source: Source, position: int, alias: str) -> tuple[str, str]:
+    """The expression of a sort key on a source, and its SQL type."""
+    match sort.param.bindings[position]:
+        case InstantColumn(column):
+            return f"{alias}.{column}", "timestamptz"
+        case IdColumn():
+            return f"{alias}.id", "uuid"
+        case CodeColumn(column):
+            return f"{alias}.{column}", "text"
+        case Fixed(code):
+            return f"'{code}'::text", "text"
+        case BooleanColumn(column):
+            return f"{alias}.{column}", "boolean"
+        case References(columns):
+            return f"{alias}.{columns[0].column}", "uuid"
+    raise TypeError(f"{source.table} has no order by {sort.param.name}")
+
+
+def _keys(query: Query, branch: _Branch) -> list[tuple[str, str, bool]]:
+    """Sort keys with type and direction, the id last; the id follows the first key's direction."""
+    keys = [(*_key(sort, branch.source, branch.position, "a"), sort.descending) for sort in query.sort]
+    return [*keys, ("a.id", "uuid", query.sort[0].descending)]
+
+
+def _order(names: Sequence[str], keys: Sequence[tuple[str, str, bool]], backward: bool) -> str:
+    return ", ".join(f"{name}{' desc' if key[2] != backward else ''}" for name, key in zip(names, keys, strict=True))
+
+
+def _after(query: Query, branch: _Branch, keys: Sequence[tuple[str, str, bool]], args: Arguments) -> str | None:
+    """The predicate `behind the position`: a row comparison where all keys run the same way."""
+    place = query.position
+    if place is None:
+        return None
+    bound = [f"{args.add(text)}::{kind}" for text, (_, kind, _) in zip(place.keys, keys, strict=True)]
+    down = [key[2] != place.backward for key in keys]
+    reach = "=" if (branch.position > place.source) != down[-1] and branch.position != place.source else ""
+    if len(set(down)) == 1:
+        left, right = ", ".join(key[0] for key in keys), ", ".join(bound)
+        return f"({left}) {'<' if down[0] else '>'}{reach} ({right})"
+    return _mixed([key[0] for key in keys], bound, down, reach)
+
+
+def _mixed(names: Sequence[str], bound: Sequence[str], down: Sequence[bool], reach: str) -> str:
+    """The same for keys of both directions: equal so far and then behind, key by key."""
+    parts = []
+    for index, name in enumerate(names):
+        equal = [f"{names[i]} = {bound[i]}" for i in range(index)]
+        last = reach if index == len(names) - 1 else ""
+        parts.append(" and ".join([*equal, f"{name} {'<' if down[index] else '>'}{last} {bound[index]}"]))
+    return f"({' or '.join(f'({part})' for part in parts)})"
+
+
+def _where(query: Query, branch: _Branch, keys: Sequence[tuple[str, str, bool]], args: Arguments) -> str:
+    after = _after(query, branch, keys, args)
+    return _and([*branch.where, after] if after else branch.where)
+
+
+def _backward(position: Position | None) -> bool:
+    return position is not None and position.backward
+
+
+def _single(query: Query, branch: _Branch, args: Arguments) -> Plan:
+    keys = _keys(query, branch)
+    shown = list(branch.source.select_list)
+    places = []
+    for expression, _, _ in keys:
+        if expression not in shown:
+            shown.append(expression)
+        places.append(shown.index(expression))
+    text = (
+        f"select {', '.join(shown)}\nfrom {branch.tables}\nwhere {_where(query, branch, keys, args)}\n"
+        f"order by {_order([key[0] for key in keys], keys, _backward(query.position))}\nlimit {query.count + 1}"
+    )
+    fragment = Fragment(text, tuple(args.values))
+    return Plan(fragment, query.resource.sources, branch.position, tuple(places), _slow(query))
+
+
+def _union(query: Query, branches: Sequence[_Branch], args: Arguments) -> Plan:
+    width = max(len(branch.source.columns) for branch in branches)
+    backward = _backward(query.position)
+    selects = []
+    for branch in branches:
+        keys = _keys(query, branch)
+        columns = [f"{expression}::text" for expression in branch.source.select_list]
+        columns += ["null"] * (width - len(columns))
+        columns += [f"{key[0]} as k{index}" for index, key in enumerate(keys)]
+        selects.append(
+            f"(select {branch.position} as source, {', '.join(columns)}\nfrom {branch.tables}\n"
+            f"where {_where(query, branch, keys, args)}\n"
+            f"order by {_order([key[0] for key in keys], keys, backward)}\nlimit {query.count + 1})"
+        )
+    keys = [*_keys(query, branches[0]), ("source", "integer", query.sort[0].descending)]
+    names = [*(f"k{index}" for index in range(len(keys) - 1)), "source"]
+    joined = "\nunion all\n".join(selects)
+    text = f"select *\nfrom (\n{joined}\n) each_source\norder by {_order(names, keys, backward)}\nlimit {query.count + 1}"
+    places = tuple(range(1 + width, 1 + width + len(keys) - 1))
+    return Plan(Fragment(text, tuple(args.values)), query.resource.sources, None, places, _slow(query))
+
+
+def _slow(query: Query) -> bool:
+    """Whether a page may take long: conditions that no index narrows, many values, many rows."""
+    return query.count > _QUICK_COUNT or any(
+        isinstance(each, Has) or (isinstance(each, Criterion) and (each.modifier in ("not", "missing") or len(each.values) > 20))
+        for each in query.conditions
+    )
+
+
+def by_ids(source: Source, ids: Sequence[str], tenant: str) -> Fragment:
+    """The statement that reads rows by their ids (for includes)."""
+    args = Arguments(tenant)
+    chosen = args.one_of("a.id", ids, "uuid")
+    text = f"select {', '.join(source.select_list)}\nfrom {source.table} a\nwhere a.tenant_id = $1::uuid\n  and {chosen}\norder by a.id"
+    return Fragment(text, tuple(args.values))

@@ -1,0 +1,135 @@
+"""Dates of a search -> SQL. R4 3.1.1.4.7, read in the zone of the schedule where the date has no offset.
+
+A local date is narrowed by an indexed range that is wide enough for every zone, then decided exactly on the local
+time of each row, so that the days on which a clock jumps come out right. Knows nothing of other parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fhir_sched.definition import InstantColumn, PeriodColumns
+from fhir_sched.search.query import DateValue
+
+Add = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """How a statement finds the zone of a row: an SQL expression, and whether it is one value for the whole statement."""
+
+    expression: str = "'UTC'"
+    pinned: bool = False
+
+
+_BELOW, _ABOVE = timedelta(hours=16), timedelta(hours=16)
+
+
+def predicate(value: DateValue, binding: InstantColumn | PeriodColumns, alias: str, zone: Zone, add: Add) -> str:
+    """The SQL of one date value on one column or period."""
+    if isinstance(binding, PeriodColumns):
+        return _period(value, binding, alias, zone, add)
+    column = f"{alias}.{binding.column}"
+    present = f" and {column} <> 'infinity'" if binding.nullable else ""
+    if value.local and binding.zone:
+        return _local(value, column, present, zone, add)
+    low, high = (_bound(moment, add) for moment in (value.low, value.high))
+    match value.prefix:
+        case "ne":
+            return f"({column} < {low} or {column} >= {high}{present})"
+        case "gt" | "sa":
+            return f"({column} >= {high}{present})"
+        case "ge":
+            return f"({column} >= {low}{present})"
+        case "lt" | "eb":
+            return f"({column} < {low})"
+        case "le":
+            return f"({column} < {high})"
+        case _:
+            return f"({column} >= {low} and {column} < {high})"
+
+
+def _bound(moment: datetime, add: Add) -> str:
+    """A bound timestamptz; a naive moment is in UTC."""
+    return f"{add(_text(moment) + ('' if moment.tzinfo else '+00'))}::timestamptz"
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(sep=" ")
+
+
+def _local(value: DateValue, column: str, present: str, zone: Zone, add: Add) -> str:
+    local = f"timezone({zone.expression}, {column})"
+    match value.prefix:
+        case "ne":
+            low, high = add(_text(value.low)), add(_text(value.high))
+            return f"(({local} < {low}::timestamp or {local} >= {high}::timestamp){present})"
+        case "gt" | "sa":
+            return f"({_from(value.high, column, local, zone, add)}{present})"
+        case "ge":
+            return f"({_from(value.low, column, local, zone, add)}{present})"
+        case "lt" | "eb":
+            return f"({_until(value.low, column, local, zone, add)})"
+        case "le":
+            return f"({_until(value.high, column, local, zone, add)})"
+        case _:
+            return f"({_from(value.low, column, local, zone, add)} and {_until(value.high, column, local, zone, add)})"
+
+
+def _from(moment: datetime, column: str, local: str, zone: Zone, add: Add) -> str:
+    exact = add(_text(moment))
+    if zone.pinned:
+        start = f"timezone({zone.expression}, {exact}::timestamp) - interval '3 hours'"
+    else:
+        start = f"{add(_text(_moved(moment, -_BELOW)) + '+00')}::timestamptz"
+    return f"{column} >= {start} and {local} >= {exact}::timestamp"
+
+
+def _until(moment: datetime, column: str, local: str, zone: Zone, add: Add) -> str:
+    exact = add(_text(moment))
+    if zone.pinned:
+        end = f"timezone({zone.expression}, {exact}::timestamp) + interval '3 hours'"
+    else:
+        end = f"{add(_text(_moved(moment, _ABOVE)) + '+00')}::timestamptz"
+    return f"{column} < {end} and {local} < {exact}::timestamp"
+
+
+def _moved(moment: datetime, by: timedelta) -> datetime:
+    try:
+        return moment + by
+    except OverflowError:
+        return moment
+
+
+def _period(value: DateValue, binding: PeriodColumns, alias: str, zone: Zone, add: Add) -> str:
+    """R4 3.1.1.4.5 on ranges: the period `[s, e)` against the value `[low, high)`; a missing end is infinite."""
+    start = f"coalesce({alias}.{binding.low}, '-infinity')"
+    end = f"coalesce({alias}.{binding.high}, 'infinity')"
+    low, high = (_period_bound(moment, value.local, zone, add) for moment in (value.low, value.high))
+    inside = f"({start} >= {low} and {end} <= {high})"
+    match value.prefix:
+        case "ne":
+            found = f"not {inside}"
+        case "gt":
+            found = f"{end} > {high}"
+        case "ge":
+            found = f"({end} > {high} or {inside})"
+        case "lt":
+            found = f"{start} < {low}"
+        case "le":
+            found = f"({start} < {low} or {inside})"
+        case "sa":
+            found = f"{start} >= {high}"
+        case "eb":
+            found = f"{end} <= {low}"
+        case "ap":
+            found = f"({start} < {high} and {end} > {low})"
+        case _:
+            found = inside
+    return f"({alias}.{binding.flag} and {found})"
+
+
+def _period_bound(moment: datetime, local: bool, zone: Zone, add: Add) -> str:
+    return f"timezone({zone.expression}, {add(_text(moment))}::timestamp)" if local else _bound(moment, add)
