@@ -10,15 +10,12 @@ from typing import Any
 
 from fhir_sched.outcome import Kind
 from fhir_sched.r4.finding import CAP, Findings, one
+from fhir_sched.r4.structure import RESOURCE_TYPES
 
 
 def types_by_id(resource: dict[str, Any]) -> dict[str, str]:
-    """The resource type of each contained resource that has an id; "" where it has none."""
-    return {
-        item["id"]: item["resourceType"] if type(item.get("resourceType")) is str else ""
-        for item in _contained(resource)
-        if type(item.get("id")) is str
-    }
+    """The resource type of each contained resource that has an id; "" where it is none of R4."""
+    return {item["id"]: _type_of(item) for item in _contained(resource) if type(item.get("id")) is str}
 
 
 def containment_findings(resource: dict[str, Any]) -> Findings:
@@ -32,6 +29,11 @@ def containment_findings(resource: dict[str, Any]) -> Findings:
         if len(found) >= CAP:
             break
     return found
+
+
+def _type_of(item: dict[str, Any]) -> str:
+    name = item.get("resourceType")
+    return name if type(name) is str and name in RESOURCE_TYPES else ""
 
 
 def _contained(resource: dict[str, Any]) -> Iterator[dict[str, Any]]:
