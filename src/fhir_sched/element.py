@@ -188,6 +188,11 @@ class Text(Element):
         return {self.shown[0]: value.encode() if isinstance(value, str) else None}
 
 
+def is_true(value: bytes | None) -> bool:
+    """Whether a boolean column is true: `t` as PostgreSQL sends it, `true` where a statement cast it to text."""
+    return value in (b"t", b"true")
+
+
 @dataclass(frozen=True)
 class Boolean(Element):
     """A boolean column that is never NULL; an absent element is `default`."""
@@ -195,7 +200,7 @@ class Boolean(Element):
     default: bool = True
 
     def render(self, *values: bytes | None) -> bytes:
-        return b',"' + self.name.encode() + (b'":true' if values[0] == b"t" else b'":false')
+        return b',"' + self.name.encode() + (b'":true' if is_true(values[0]) else b'":false')
 
     def read(self, value: Any, reading: Reading) -> Columns:
         chosen = value if isinstance(value, bool) else self.default
@@ -288,7 +293,7 @@ class ServiceTypes(Element):
     """`Schedule.serviceType` in a text[] column: each a code, or `system|code`; one concept for each code."""
 
     def render(self, *values: bytes | None) -> bytes:
-        stored = [word for word in orjson.loads(values[0]) if word and word.strip()] if values[0] else []
+        stored = [word for word in _listed(values[0]) if word and word.strip()]
         if not stored:
             return b""
         return b',"' + self.name.encode() + b'":' + dumps([_service(word) for word in stored])
@@ -297,6 +302,14 @@ class ServiceTypes(Element):
         codings = (coding for concept in value or () for coding in concept.get("coding", ()) if coding.get("code"))
         words = [f"{coding['system']}|{coding['code']}" if coding.get("system") else coding["code"] for coding in codings]
         return {self.shown[0]: codec.text_array(words) if words else None}
+
+
+def _listed(value: bytes | None) -> list[str]:
+    """A text[] as a read selects it (JSON) or as `codec.text_array` writes it, whose quoting is JSON's too."""
+    if not value:
+        return []
+    listed: list[str] = orjson.loads(b"[" + value[1:-1] + b"]" if value.startswith(b"{") else value)
+    return listed
 
 
 def _service(word: str) -> dict[str, Any]:

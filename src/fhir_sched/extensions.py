@@ -18,7 +18,7 @@ from zoneinfo import available_timezones
 import orjson
 
 from fhir_sched.document import dumps
-from fhir_sched.element import EXTENSION_BASE, Columns, Element, Reading
+from fhir_sched.element import EXTENSION_BASE, Columns, Element, Reading, is_true
 from fhir_sched.outcome import FhirError, Kind
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -92,7 +92,10 @@ class Flag(Part):
     """A boolean that is shown only when true."""
 
     def to_fhir(self, stored: bytes) -> Any:
-        return stored == b"t"
+        return is_true(stored)
+
+    def show(self, stored: bytes | None) -> list[dict[str, Any]]:
+        return super().show(stored) if is_true(stored) else []
 
     def to_column(self, value: Any, where: str) -> bytes:
         return b"t" if value is True else b"f"

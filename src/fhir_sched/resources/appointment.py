@@ -59,7 +59,7 @@ _APPOINTMENTS = Source(
             ("source", "allow_double_booking"),
             parts=(
                 Part("appointment-source", "source", "valueCode", server_set=True),
-                Flag("allow-double-booking", "allow_double_booking", "valueBoolean", omit=b"f", default=b"f"),
+                Flag("allow-double-booking", "allow_double_booking", "valueBoolean", default=b"f"),
             ),
         ),
     ),

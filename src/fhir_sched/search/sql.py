@@ -7,7 +7,7 @@ Identifiers come only from a Resource; values only travel as bound arguments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fhir_sched.db.fragment import Fragment
@@ -96,10 +96,22 @@ def _and(predicates: Sequence[str]) -> str:
 # Branches
 
 
-def _branches(resource: Resource, conditions: Sequence[Condition], alias: str, args: Arguments) -> list[_Branch]:
+def _branches(
+    resource: Resource,
+    conditions: Sequence[Condition],
+    alias: str,
+    args: Arguments,
+    prefixes: Collection[str] | None = None,
+) -> list[_Branch]:
+    """The selects that together find all matches, of the sources with these prefixes (None: of all)."""
     branches = []
     for position, source in enumerate(resource.sources):
-        branches += _source_branches(resource, source, position, conditions, alias, args)
+        if prefixes is None or source.prefix in prefixes:
+            before = len(args.values)
+            found = _source_branches(resource, source, position, conditions, alias, args)
+            if not found:
+                del args.values[before:]  # a statement must use every argument it is given
+            branches += found
     return branches
 
 
@@ -172,8 +184,7 @@ def _ids(resource: Resource, condition: Condition, expressions: dict[str, str], 
     """A subselect of one expression over all rows that fulfil a condition; `expressions` by prefix of the source."""
     selects = [
         f"select {expressions[branch.source.prefix].format(row=depth)} from {branch.tables} where {' and '.join(branch.where)}"
-        for branch in _branches(resource, (condition,), depth, args)
-        if branch.source.prefix in expressions
+        for branch in _branches(resource, (condition,), depth, args, expressions)
     ]
     return " union all ".join(selects)
 
@@ -291,12 +302,12 @@ def _union(query: Query, branches: Sequence[_Branch], args: Arguments) -> Plan:
         columns += ["null"] * (width - len(columns))
         columns += [f"{key[0]} as k{index}" for index, key in enumerate(keys)]
         selects.append(
-            f"(select {branch.position} as source, {', '.join(columns)}\nfrom {branch.tables}\n"
+            f"(select {branch.position} as source_place, {', '.join(columns)}\nfrom {branch.tables}\n"
             f"where {_where(query, branch, keys, args)}\n"
             f"order by {_order([key[0] for key in keys], keys, backward)}\nlimit {query.count + 1})"
         )
-    keys = [*_keys(query, branches[0]), ("source", "integer", query.sort[0].descending)]
-    names = [*(f"k{index}" for index in range(len(keys) - 1)), "source"]
+    keys = [*_keys(query, branches[0]), ("source_place", "integer", query.sort[0].descending)]
+    names = [*(f"k{index}" for index in range(len(keys) - 1)), "source_place"]
     joined = "\nunion all\n".join(selects)
     text = f"select *\nfrom (\n{joined}\n) each_source\norder by {_order(names, keys, backward)}\nlimit {query.count + 1}"
     places = tuple(range(1 + width, 1 + width + len(keys) - 1))
