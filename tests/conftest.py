@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
+
 from db import APP_PASSWORD, Cluster, Database
 from db import cluster as running_cluster
-
 from fhir_sched.db import migrations
+from server import Server
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,13 @@ def empty_database(cluster: Cluster) -> Iterator[Database]:
     """A database without any table for this module."""
     with cluster.fresh() as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="module")
+def server(database: Database) -> Iterator[Server]:
+    """The server on `database`, in a process of its own, for this module."""
+    with Server(database.app_url) as running:
+        yield running
 
 
 @pytest.fixture

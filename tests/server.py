@@ -1,0 +1,91 @@
+"""The real server for tests: uvicorn with one worker, in a process of its own, on a database of the test cluster.
+
+What it lacks beside `fhir-sched serve` is the doctor's look at the database, which refuses the test cluster: it does
+without durability.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import httpx
+
+from fhir_sched import serving
+from fhir_sched.settings import PREFIX, load
+
+FHIR_JSON = "application/fhir+json"
+
+
+class Server:
+    """A server process; `url` is its root and `client` an httpx client of that root."""
+
+    def __init__(self, database_url: str, **settings: str) -> None:
+        self.settings = {"auth": "open", "port": "0", "database_url": database_url, **settings}
+        self.url = ""
+        self.client: httpx.Client
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        bare = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        given = {PREFIX + name.upper(): value for name, value in self.settings.items()}
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__))], env={**bare, **given}, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        assert self.url, f"the server ended with {self._process.wait(10)}; what it said is above"
+        self.client = httpx.Client(base_url=self.url, timeout=30, headers={"Accept": FHIR_JSON})
+
+    def stop(self) -> int:
+        """End it as an operator does, by SIGTERM; its exit code."""
+        assert self._process is not None
+        self.client.close()
+        self._process.terminate()
+        try:
+            return self._process.wait(15)
+        finally:
+            self._process.kill()
+            self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        assert self._process is not None
+        return self._process.pid
+
+    def base(self, tenant: UUID | str) -> str:
+        """The FHIR base URL of a tenant."""
+        return f"{self.url}/fhir/{tenant}"
+
+    def fhir(self, tenant: UUID | str, **options: Any) -> httpx.Client:
+        """A client whose paths are relative to a tenant's base, such as `Slot?status=free`; close it after use."""
+        headers = {"Accept": FHIR_JSON, "Content-Type": FHIR_JSON, **options.pop("headers", {})}
+        return httpx.Client(base_url=f"{self.base(tenant)}/", timeout=30, headers=headers, **options)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def main() -> None:
+    """Serve by the settings in the environment and print the root URL once the server listens."""
+    settings = load()
+    with serving._listener(settings) as listener, serving._signals_end_the_process():
+        port = listener.getsockname()[1]
+        serving._run(settings, listener, lambda: print(f"http://{settings.host}:{port}", flush=True))
+
+
+if __name__ == "__main__":
+    main()
