@@ -25,7 +25,7 @@ _SHOWN_AS = {b"provider": "Practitioner", b"location": "Location", b"device": "D
 
 @dataclass(frozen=True)
 class Participants(Element):
-    """`Appointment.participant`: the patient, the provider and the location; further practitioners in a uuid[] column."""
+    """`Appointment.participant`: patient, provider and location; further practitioners in a uuid[] column."""
 
     further: str = "extra_provider_ids"
     types: tuple[str, ...] = ("Patient", "Practitioner", "Location")
@@ -96,6 +96,6 @@ class Actors(Element):
                 return {self.shown[0]: target.uuid.encode(), self.shown[1]: ACTOR_KINDS[target.type].encode()}
         raise FhirError(
             Kind.BUSINESS_RULE,
-            "a Schedule here needs an actor that is a Practitioner, PractitionerRole, Location, HealthcareService or Device",
+            f"a Schedule here needs an actor of one of these types: {', '.join(ACTOR_KINDS)}",
             "Schedule.actor",
         )

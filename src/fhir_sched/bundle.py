@@ -33,7 +33,8 @@ def searchset(
     """The Bundle; `links` are (relation, URL), `warnings` become one OperationOutcome entry."""
     root = base.encode() + b"/"
     parts = [
-        b'{"fullUrl":"%b%b","resource":%b,"search":{"mode":"%b"}}' % (root, each.reference.encode(), each.resource, each.mode)
+        b'{"fullUrl":"%b%b","resource":%b,"search":{"mode":"%b"}}'
+        % (root, each.reference.encode(), each.resource, each.mode)
         for each in entries
     ]
     if warnings:

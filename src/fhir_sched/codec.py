@@ -46,7 +46,7 @@ def instant(value: bytes | None) -> bytes | None:
 
 
 def timestamptz(value: Any) -> bytes | None:
-    """A FHIR instant for a timestamptz column: as PostgreSQL prints it when it is in UTC, else as the client wrote it."""
+    """A FHIR instant for a timestamptz column: as PostgreSQL prints it if it is in UTC, else as the client wrote it."""
     if not isinstance(value, str):
         return None
     if _CANONICAL_INSTANT.fullmatch(value):
@@ -98,7 +98,7 @@ class Interval:
 
 
 def interval(text: str) -> Interval | None:
-    """The interval of a FHIR date, dateTime, instant or search date (minutes may stand without seconds); None if it is none.
+    """The interval of a FHIR date, dateTime, instant or search date (minutes may lack seconds); None if it is none.
 
     >>> interval("2026-02").high
     datetime.datetime(2026, 3, 1, 0, 0)
@@ -108,8 +108,8 @@ def interval(text: str) -> Interval | None:
         return None
     part = found.groupdict()
     try:
-        numbers = [int(part[name] or first) for name, first in _FIRST]
-        low = datetime(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+        year, month, day, hour, minute, second = (int(part[name] or first) for name, first in _FIRST)
+        low = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - naive until its zone is known
         low += timedelta(microseconds=int((part["fraction"] or "0").ljust(6, "0")[:6]))
         high = _end(low, part)
         if part["offset"] is None:

@@ -61,7 +61,7 @@ class Everyone(Binding):
 
 @dataclass(frozen=True)
 class ConceptColumn(Binding):
-    """A text column with the first coding's code (and `system` where the code is `known`); kept codings in the side table."""
+    """A text column with the first coding's code (of `system` if it is `known`); kept codings in the side table."""
 
     column: str
     element: str

@@ -119,6 +119,10 @@ class Instant(Element):
         return self.shown[:1]
 
     def read(self, value: Any, reading: Reading) -> Columns:
+        """Raises 422 where every row has a time and the value has just extensions."""
+        if value is None and self.required is True:
+            where = f"{reading.resource.get('resourceType')}.{self.name}"
+            raise FhirError(Kind.BUSINESS_RULE, f"{self.name} needs a value here, not only extensions", where)
         return {self.shown[0]: codec.timestamptz(value)}
 
 
@@ -248,7 +252,7 @@ class Concept(Element):
 
 @dataclass(frozen=True)
 class Words(Element):
-    """A CodeableConcept (a list of one when `many`) in a text column for people: its text, or its first display or code.
+    """A CodeableConcept (a list of one when `many`) in a text column for people: its text, else a display or code.
 
     `when` names the words of the second column that allow the element at all (R4 app-4).
     """
@@ -300,7 +304,9 @@ class ServiceTypes(Element):
 
     def read(self, value: Any, reading: Reading) -> Columns:
         codings = (coding for concept in value or () for coding in concept.get("coding", ()) if coding.get("code"))
-        words = [f"{coding['system']}|{coding['code']}" if coding.get("system") else coding["code"] for coding in codings]
+        words = [
+            f"{coding['system']}|{coding['code']}" if coding.get("system") else coding["code"] for coding in codings
+        ]
         return {self.shown[0]: codec.text_array(words) if words else None}
 
 
@@ -364,8 +370,9 @@ class HostedList(Element):
         for index, item in enumerate(value or ()):
             where = f"{kind}.{self.name}[{index}]"
             found[hosted_uuid(item, self.type, self.prefix, reading.base, where)] = None
-        first, *rest = [uuid.encode() for uuid in found] or [None]
-        return {self.shown[0]: first, self.others: b"{" + b",".join(filter(None, rest)) + b"}" if rest else None}
+        uuids = [uuid.encode() for uuid in found]
+        others = b"{" + b",".join(uuids[1:]) + b"}" if len(uuids) > 1 else None
+        return {self.shown[0]: uuids[0] if uuids else None, self.others: others}
 
 
 def hosted_uuid(value: Any, kind: str, prefix: str, base: str, where: str) -> str:
@@ -385,7 +392,9 @@ def hosted_uuid(value: Any, kind: str, prefix: str, base: str, where: str) -> st
         if name == prefix:
             return tail.lower()
         if (kind, name) == ("Slot", "exc"):
-            raise FhirError(Kind.CONFLICT, f"Slot/{found.id} is a blocked time and can't be booked; choose a free Slot", where)
+            raise FhirError(
+                Kind.CONFLICT, f"Slot/{found.id} is a blocked time and can't be booked; choose a free Slot", where
+            )
     said = value.get("reference", "this reference") if isinstance(value, dict) else "this reference"
     raise FhirError(
         Kind.BUSINESS_RULE,

@@ -111,7 +111,9 @@ class JsonText(Part):
                 return str(value).encode()
         except (ValueError, RecursionError):
             pass
-        raise FhirError(Kind.BUSINESS_RULE, f"{self.url} holds a JSON object as text, such as '{{\"days\": [\"mon\"]}}'", where)
+        raise FhirError(
+            Kind.BUSINESS_RULE, f'{self.url} holds a JSON object as text, such as \'{{"days": ["mon"]}}\'', where
+        )
 
 
 def _refuse(word: str) -> Any:

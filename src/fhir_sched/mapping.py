@@ -29,7 +29,7 @@ from fhir_sched.definition import (
 from fhir_sched.document import dumps
 from fhir_sched.element import Columns, Element, Reading
 from fhir_sched.extensions import Extensions
-from fhir_sched.outcome import FhirError
+from fhir_sched.outcome import FhirError, Issue
 from fhir_sched.reference import Target, of_element
 
 BUSINESS_IDENTIFIER = "urn:fhir-sched:id"
@@ -47,7 +47,9 @@ class _Renderer:
             b'"identifier":[{"system":"%b","value":"%b_%%b"}]'
             % (resource.type.encode(), prefix, BUSINESS_IDENTIFIER.encode(), prefix)
         )
-        self.single = tuple((element.render, place[element.shown[0]]) for element in source.elements if len(element.shown) == 1)
+        self.single = tuple(
+            (element.render, place[element.shown[0]]) for element in source.elements if len(element.shown) == 1
+        )
         self.several = tuple(
             (element.render, tuple(place[column] for column in element.shown))
             for element in source.elements
@@ -124,7 +126,7 @@ def to_columns(resource: Resource, source: Source, document: dict[str, Any], bas
     """
     reading = Reading(base, document)
     columns: Columns = {}
-    issues = []
+    issues: list[Issue] = []
     for element in source.elements:
         try:
             columns.update(element.read(document.get(element.name), reading))

@@ -56,10 +56,10 @@ def target(text: str, base: str, type_hint: str = "") -> Target | None:
 
 
 def of_element(value: Any, base: str) -> Target | None:
-    """The target of a Reference element: its `reference`, else its `identifier` as a stable stand-in; None for neither."""
+    """The target of a Reference element: its `reference`, else a stand-in for its `identifier`; None for neither."""
     if not isinstance(value, dict):
         return None
-    hint = value.get("type") if isinstance(value.get("type"), str) else ""
+    hint = str(value.get("type", ""))
     text = value.get("reference")
     if isinstance(text, str):
         return target(text, base, hint)

@@ -10,7 +10,6 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import Source
 from fhir_sched.element import Columns
 
-
 _READS: dict[str, str] = {}
 
 
@@ -45,7 +44,7 @@ def insert(source: Source, columns: Columns, tenant: str, row_id: str | None = N
 
 
 def update(source: Source, row_id: str, columns: Columns, tenant: str, versions: tuple[str, ...] | None) -> Fragment:
-    """The changed row, returned as `source.columns`; empty when there is none or its version is not one of `versions`."""
+    """The changed row as `source.columns`; empty when there is none or its version is not one of `versions`."""
     args: list[bytes | None] = [tenant.encode(), row_id.encode()]
     changes = []
     for name, value in columns.items():
@@ -53,7 +52,8 @@ def update(source: Source, row_id: str, columns: Columns, tenant: str, versions:
         changes.append(f"{name} = ${len(args)}")
     guard = _version_guard(versions, args)
     text = (
-        f"update {source.table} a\nset {', '.join(changes)}\nwhere a.tenant_id = $1::uuid\n  and a.id = $2::uuid{guard}\n"
+        f"update {source.table} a\nset {', '.join(changes)}\n"
+        f"where a.tenant_id = $1::uuid\n  and a.id = $2::uuid{guard}\n"
         f"returning {', '.join(source.select_list)}"
     )
     return Fragment(text, tuple(args))
@@ -63,7 +63,9 @@ def delete(source: Source, row_id: str, tenant: str, versions: tuple[str, ...] |
     """The version that was deleted; empty when there was no row or its version is not one of `versions`."""
     args: list[bytes | None] = [tenant.encode(), row_id.encode()]
     guard = _version_guard(versions, args)
-    text = f"delete from {source.table} a\nwhere a.tenant_id = $1::uuid\n  and a.id = $2::uuid{guard}\nreturning a.version"
+    text = (
+        f"delete from {source.table} a\nwhere a.tenant_id = $1::uuid\n  and a.id = $2::uuid{guard}\nreturning a.version"
+    )
     return Fragment(text, tuple(args))
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application: bytes of a request -> Request, Response -> bytes, and the one place where errors become answers.
+"""The ASGI application: bytes -> Request, Response -> bytes, and the one place where errors become answers.
 
 Everything below `/fhir/` takes a thin path to the routes; the few pages beside it are Starlette's. Limits on sizes are
 applied before anything is read. Knows no resource.
@@ -30,13 +30,15 @@ MAX_BODY = 5 * 1024 * 1024
 MAX_URL = 16 * 1024
 _HOST = re.compile(rb"(?:[A-Za-z0-9.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9\-._~]{1,128}")
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9\-, ]{1,1000}")
 _EXPOSED = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After"
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 def create_app(settings: Settings) -> App:
     """The application of one server process; its connections open with the ASGI lifespan."""
-    assert settings.database_url is not None, "serve gives the embedded PostgreSQL's URL"
+    if settings.database_url is None:
+        raise ValueError("the application needs DATABASE_URL; serve gives that of the embedded PostgreSQL")
     return App(settings, Lanes(settings.database_url))
 
 
@@ -80,12 +82,11 @@ class App:
         try:
             if scope["method"] == "OPTIONS":
                 return Response(204, headers=[(b"allow", _METHODS)])
-            raw: bytes = scope["raw_path"]
-            if len(raw) + len(scope["query_string"]) > MAX_URL:
-                raise FhirError(Kind.URI_TOO_LONG, f"a URL may have {MAX_URL} bytes; use POST _search for a long search")
+            segments = _segments(scope["raw_path"], scope["query_string"])
             body = await _body(headers, receive) if scope["method"] not in ("GET", "HEAD") else b""
-            segments = _segments(raw)
-            request = Request(scope["method"], segments, headers, scope["query_string"], body, self._root(scope, headers))
+            request = Request(
+                scope["method"], segments, headers, scope["query_string"], body, self._root(scope, headers)
+            )
             return await self.routes.handle(request)
         except FhirError as error:
             return _refusal(error)
@@ -104,8 +105,13 @@ class App:
         return f"{scope['scheme']}://{server[0]}:{server[1]}"
 
 
-def _segments(raw: bytes) -> list[str]:
-    """The path below /fhir/, split before it is decoded, so that an escaped slash stays inside its segment."""
+def _segments(raw: bytes, query: bytes) -> list[str]:
+    """The path below /fhir/, split before it is decoded, so that an escaped slash stays inside its segment.
+
+    Raises 414 for a URL that is too long, 404 for a path that is not below /fhir/.
+    """
+    if len(raw) + len(query) > MAX_URL:
+        raise FhirError(Kind.URI_TOO_LONG, f"a URL may have {MAX_URL} bytes; use POST _search for a long search")
     if not raw.startswith(b"/fhir/"):
         raise FhirError(Kind.NO_SUCH_ROUTE, "there is nothing here; the FHIR API is at /fhir/<tenant's UUID>/")
     try:
@@ -172,5 +178,6 @@ def _cors(headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     if b"access-control-request-method" in headers:
         wanted = headers.get(b"access-control-request-headers", b"")
         allowed += [(b"access-control-allow-methods", _METHODS), (b"access-control-max-age", b"86400")]
-        allowed += [(b"access-control-allow-headers", wanted)] if re.fullmatch(rb"[A-Za-z0-9\-, ]{1,1000}", wanted) else []
+        if _HEADER_NAMES.fullmatch(wanted):
+            allowed.append((b"access-control-allow-headers", wanted))
     return allowed

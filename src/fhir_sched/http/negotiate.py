@@ -44,7 +44,9 @@ def _by_accept(accept: str) -> bytes:
         if chosen and quality > best[0]:
             best = (quality, chosen)
     if not best[1]:
-        raise FhirError(Kind.NOT_ACCEPTABLE, f"Accept {accept!r} names no format that is served; use application/fhir+json")
+        raise FhirError(
+            Kind.NOT_ACCEPTABLE, f"Accept {accept!r} names no format that is served; use application/fhir+json"
+        )
     return best[1]
 
 
@@ -82,7 +84,9 @@ def require_json(request: Request) -> None:
         and parameters.get("charset", "utf-8") in ("utf-8", "utf8")
     )
     if not fits:
-        raise FhirError(Kind.MEDIA_TYPE, f"Content-Type {text!r} is not read; send application/fhir+json (FHIR 4.0, UTF-8)")
+        raise FhirError(
+            Kind.MEDIA_TYPE, f"Content-Type {text!r} is not read; send application/fhir+json (FHIR 4.0, UTF-8)"
+        )
 
 
 def require_form(request: Request) -> None:

@@ -16,7 +16,9 @@ def pages(settings: Settings, lanes: Lanes) -> dict[str, ASGIApp]:
         await JSONResponse({"status": "up"})(scope, receive, send)
 
     async def readyz(scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response = JSONResponse({"status": "ready"} if lanes.ready else {"status": "no database"}, 200 if lanes.ready else 503)
+        response: Response = JSONResponse(
+            {"status": "ready"} if lanes.ready else {"status": "no database"}, 200 if lanes.ready else 503
+        )
         await response(scope, receive, send)
 
     return {"/healthz": healthz, "/readyz": readyz}

@@ -48,7 +48,9 @@ class Routes:
             case [name] if name in RESOURCES:
                 return await self._type(context, request, RESOURCES[name])
             case [name, "_search"] if name in RESOURCES:
-                return await _by_method(request, {"POST": lambda: self._posted_search(context, request, RESOURCES[name])})
+                return await _by_method(
+                    request, {"POST": lambda: self._posted_search(context, request, RESOURCES[name])}
+                )
             case [name, fhir_id] if name in RESOURCES:
                 return await self._instance(context, request, RESOURCES[name], fhir_id)
             case ["metadata"]:

@@ -1,1 +1,1 @@
-"""One file for each FHIR interaction (R4 3.1.0): resource or query in, Answer out. They know nothing of HTTP's bytes."""
+"""One file for each FHIR interaction (R4 3.1.0): resource or query in, Answer out. No HTTP in here."""

@@ -1,4 +1,4 @@
-"""create: R4 3.1.0.8 (POST [type]). The client's id is ignored; an Appointment takes its slots in the same statement."""
+"""create: R4 3.1.0.8 (POST [type]). The client's id is ignored; an Appointment takes its slots by the same statement."""
 
 from __future__ import annotations
 

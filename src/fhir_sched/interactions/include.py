@@ -51,7 +51,9 @@ async def included(context: Context, query: Query, matches: Sequence[Found]) -> 
         found = [each for include in steps for each in await _follow(context, include, fresh, warnings)]
         fresh = [each for each in {each.name: each for each in found}.values() if each.name not in seen]
         seen |= {each.name for each in fresh}
-        entries += [Entry(each.name, mapping.to_json(each.resource, each.source, each.row), b"include") for each in fresh]
+        entries += [
+            Entry(each.name, mapping.to_json(each.resource, each.source, each.row), b"include") for each in fresh
+        ]
         if not fresh:
             break
     return entries, warnings
@@ -85,9 +87,7 @@ async def _by_ids(context: Context, resource: Resource, ids: Iterable[str]) -> l
     if not fragments:
         return []
     results = await context.lanes.read(context.tenant, *fragments)
-    return [
-        Found(resource, source, row) for source, rows in zip(sources, results, strict=True) for row in rows.all()
-    ]
+    return [Found(resource, source, row) for source, rows in zip(sources, results, strict=True) for row in rows.all()]
 
 
 def _hosted(include: Include, found: Found, base: str) -> Iterable[tuple[str, str]]:
@@ -122,6 +122,4 @@ async def _referring(context: Context, include: Include, found: Sequence[Found],
             f"_revinclude={include.source.type}:{include.param.name} shows the first {REVERSE_LIMIT}; "
             f"search {include.source.type} itself for all"
         )
-    return [
-        Found(include.source, *plan.read(row)) for row in all_rows[:REVERSE_LIMIT]
-    ]
+    return [Found(include.source, *plan.read(row)) for row in all_rows[:REVERSE_LIMIT]]

@@ -20,8 +20,8 @@ Row = tuple[bytes | None, ...]
 async def search(context: Context, query: Query) -> Answer:
     """200 with the page that the query asks for."""
     if query.count_only:
-        total = await _counted(context, query, None)
-        return Answer(200, searchset(context.base, (), [("self", _self(context, query))], total, query.ignored))
+        number = await _counted(context, query, None)
+        return Answer(200, searchset(context.base, (), [("self", _self(context, query))], number, query.ignored))
     plan = sql.search(query, context.tenant)
     rows = await _page(context, plan)
     more = len(rows) > query.count

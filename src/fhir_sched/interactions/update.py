@@ -22,7 +22,9 @@ async def update(
     """
     if document.get("resourceType") == resource.type and document.get("id") != fhir_id:
         raise FhirError(
-            Kind.INVALID, f"the body must have the id of the URL, {fhir_id!r}, not {document.get('id')!r}", f"{resource.type}.id"
+            Kind.INVALID,
+            f"the body must have the id of the URL, {fhir_id!r}, not {document.get('id')!r}",
+            f"{resource.type}.id",
         )
     write.checked(resource, document)
     found = resource.parse_id(fhir_id)

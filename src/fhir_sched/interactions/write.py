@@ -26,11 +26,8 @@ def columns_of(context: Context, resource: Resource, source: Source, document: d
     return mapping.to_columns(resource, source, document, context.base).columns
 
 
-def answer(
-    context: Context, resource: Resource, source: Source, row: Sequence[bytes | None], status: int
-) -> Answer:
+def answer(context: Context, resource: Resource, source: Source, row: Sequence[bytes | None], status: int) -> Answer:
     """The written row as answer, with the URL of its version."""
-    assert row[0] is not None and row[1] is not None
-    name = f"{resource.type}/{source.prefix}-{row[0].decode()}"
-    location = f"{context.base}/{name}/_history/{row[1].decode()}"
+    row_id, version = (row[0] or b"").decode(), (row[1] or b"").decode()
+    location = f"{context.base}/{resource.type}/{source.prefix}-{row_id}/_history/{version}"
     return Answer(status, mapping.to_json(resource, source, row), row[1], row[2], location)

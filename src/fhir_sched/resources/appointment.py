@@ -71,16 +71,16 @@ _WAITLIST = Source(
     prefix="wl",
     elements=(
         Code("status", ("status",), codes=WAITLIST_STATUSES, fallback="cancelled"),
-        Concept("appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES, blank=""),
+        Concept(
+            "appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES, blank=""
+        ),
         Priority("priority", ("priority",)),
         Instant("start", ("start_at", "status"), required=frozenset({"fulfilled"})),
         Instant("end", ("end_at", "status"), required=frozenset({"fulfilled"})),
         DateTime("created", ("created_at",)),
         Text("comment", ("note",)),
         Participants("participant", ("patient_id",), further="", types=("Patient",)),
-        Extensions(
-            "extension", ("criteria",), parts=(JsonText("waitlist-criteria", "criteria", "valueString"),)
-        ),
+        Extensions("extension", ("criteria",), parts=(JsonText("waitlist-criteria", "criteria", "valueString"),)),
     ),
     zone_from="schedule_id",
     mark=("status", "waitlist"),

@@ -75,7 +75,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Whose rows a clause is about: the resource, one of its sources, the alias in the statement, the zone expression."""
+    """Whose rows a clause is about: a resource, one of its sources, its alias in the statement, its zone."""
 
     resource: Resource
     source: Source
@@ -146,8 +146,9 @@ def _tokens(criterion: Criterion) -> list[TokenValue]:
 
 def _codes(criterion: Criterion) -> set[str]:
     """The codes wanted of an element with a bound value set and an implicit system."""
-    assert isinstance(criterion.param, TokenParam)
     param = criterion.param
+    if not isinstance(param, TokenParam):
+        return set()
     wanted: set[str] = set()
     for value in _tokens(criterion):
         if value.system in (None, param.system):
@@ -157,7 +158,9 @@ def _codes(criterion: Criterion) -> set[str]:
 
 def _ids(codes: Iterable[str | None], row: Row, args: Arguments) -> str:
     found = (row.resource.parse_id(code or "") for code in codes)
-    return args.one_of(f"{row.alias}.id", [uuid for source, uuid in filter(None, found) if source is row.source], "uuid")
+    return args.one_of(
+        f"{row.alias}.id", [uuid for source, uuid in filter(None, found) if source is row.source], "uuid"
+    )
 
 
 def _entry(criterion: Criterion, binding: Binding, row: Row) -> str:
@@ -236,8 +239,9 @@ def _implied(value: TokenValue, binding: ConceptColumn, column: str, args: Argum
 
 
 def _references(criterion: Criterion, binding: References, row: Row, args: Arguments) -> Either:
-    assert isinstance(criterion.param, ReferenceParam)
     param = criterion.param
+    if not isinstance(param, ReferenceParam):
+        return Either(EMPTY)
     wanted = [value for value in criterion.values if isinstance(value, ReferenceValue)]
     columns = _any(
         _column_match(column, [value for value in wanted if value.type in ("", column.type)], binding, row, args)
@@ -302,12 +306,13 @@ def _absent(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -
         case ConceptColumn(column):
             entry = f"{row.resource.type}.{criterion.param.name}"
             bare = f"({row.alias}.fhir -> '{binding.element}') is null"
-            return f"({row.alias}.{column} is null or {row.alias}.{column} = '') and ({bare} or not {side(entry, row, args)})"
+            empty = f"({row.alias}.{column} is null or {row.alias}.{column} = '')"
+            return f"{empty} and ({bare} or not {side(entry, row, args)})"
         case References(columns, entry):
-            assert isinstance(criterion.param, ReferenceParam)
+            targets = getattr(criterion.param, "targets", ())
             names = dict.fromkeys(column.column for column in columns)
             parts = [f"{row.alias}.{name} is null" for name in names]
-            types = args.one_of("t.system", criterion.param.targets, "text")
+            types = args.one_of("t.system", targets, "text")
             parts += [f"not {side(entry + '+', row, args, f' and {types}')}"] if entry else []
             return " and ".join(parts) or ALL
         case SideTable() if not (isinstance(criterion.param, TokenParam) and criterion.param.kind == "identifier"):

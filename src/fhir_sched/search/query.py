@@ -1,4 +1,4 @@
-"""What a search asks for, as a tree of values. R4 3.1.1. Made by `parse`, read by `sql` and `page`; holds no strings to parse."""
+"""What a search asks for, as a tree of values. R4 3.1.1. Made by `parse`, read by `sql`; nothing is left to parse."""
 
 from __future__ import annotations
 

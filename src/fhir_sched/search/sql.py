@@ -85,8 +85,12 @@ def count(query: Query, tenant: str, limit: int | None) -> Fragment | None:
     if not branches:
         return None
     most = "" if limit is None else f"\nlimit {limit}"
-    selects = "\nunion all\n".join(f"(select 1\nfrom {each.tables}\nwhere {_and(each.where)}{most})" for each in branches)
-    return Fragment(f"select count(*)\nfrom (select * from (\n{selects}\n) each_branch{most}) counted", tuple(args.values))
+    selects = "\nunion all\n".join(
+        f"(select 1\nfrom {each.tables}\nwhere {_and(each.where)}{most})" for each in branches
+    )
+    return Fragment(
+        f"select count(*)\nfrom (select * from (\n{selects}\n) each_branch{most}) counted", tuple(args.values)
+    )
 
 
 def _and(predicates: Sequence[str]) -> str:
@@ -138,7 +142,7 @@ def _source_branches(
 def _zone(
     source: Source, conditions: Sequence[Condition], alias: str, position: int, args: Arguments
 ) -> tuple[Zone, str]:
-    """How the statement knows a row's zone: not at all, from its own column, from the one schedule asked for, or joined."""
+    """How the statement knows a row's zone: not at all, by its own column, by the one schedule wanted, or by a join."""
     if not any(_is_local(condition, position) for condition in conditions):
         return Zone(), ""
     if source.zone_from == "self":
@@ -148,7 +152,8 @@ def _zone(
         one = f"(select zone from schedules where tenant_id = $1::uuid and id = {args.add(schedule)}::uuid)"
         return Zone(f"coalesce({one}, 'UTC')", pinned=True), ""
     name = f"{alias}_schedule"
-    join = f"\nleft join schedules {name} on {name}.tenant_id = {alias}.tenant_id and {name}.id = {alias}.{source.zone_from}"
+    matching = f"{name}.tenant_id = {alias}.tenant_id and {name}.id = {alias}.{source.zone_from}"
+    join = f"\nleft join schedules {name} on {matching}"
     return Zone(f"coalesce({name}.zone, 'UTC')"), join
 
 
@@ -163,7 +168,11 @@ def _is_local(condition: Condition, position: int) -> bool:
 def _only_schedule(conditions: Sequence[Condition]) -> str | None:
     """The UUID of the schedule, when the search is of one schedule's slots."""
     for condition in conditions:
-        if isinstance(condition, Criterion) and condition.param.expression == "Slot.schedule" and not condition.modifier:
+        if (
+            isinstance(condition, Criterion)
+            and condition.param.expression == "Slot.schedule"
+            and not condition.modifier
+        ):
             values = [value for value in condition.values if isinstance(value, ReferenceValue)]
             if len(values) == 1 and values[0].id.startswith("sch-") and len(values[0].id) == 40:
                 return values[0].id.removeprefix("sch-")
@@ -183,7 +192,8 @@ def _condition(condition: Condition, row: Row, args: Arguments) -> Either:
 def _ids(resource: Resource, condition: Condition, expressions: dict[str, str], args: Arguments, depth: str) -> str:
     """A subselect of one expression over all rows that fulfil a condition; `expressions` by prefix of the source."""
     selects = [
-        f"select {expressions[branch.source.prefix].format(row=depth)} from {branch.tables} where {' and '.join(branch.where)}"
+        f"select {expressions[branch.source.prefix].format(row=depth)} from {branch.tables} "
+        f"where {' and '.join(branch.where)}"
         for branch in _branches(resource, (condition,), depth, args, expressions)
     ]
     return " union all ".join(selects)
@@ -198,7 +208,9 @@ def _chain(chain: Chain, row: Row, args: Arguments) -> Either:
     column = f"{row.alias}.{binding.columns[0].column} in ({ids})" if ids else EMPTY
     if not binding.entry:
         return Either(column)
-    texts = _ids(chain.target, chain.criterion, {binding.prefix: f"'{binding.prefix}-' || {{row}}.id::text"}, args, inner)
+    texts = _ids(
+        chain.target, chain.criterion, {binding.prefix: f"'{binding.prefix}-' || {{row}}.id::text"}, args, inner
+    )
     return Either(column, side(f"{binding.entry}+", row, args, f" and t.value in ({texts})") if texts else EMPTY)
 
 
@@ -309,7 +321,9 @@ def _union(query: Query, branches: Sequence[_Branch], args: Arguments) -> Plan:
     keys = [*_keys(query, branches[0]), ("source_place", "integer", query.sort[0].descending)]
     names = [*(f"k{index}" for index in range(len(keys) - 1)), "source_place"]
     joined = "\nunion all\n".join(selects)
-    text = f"select *\nfrom (\n{joined}\n) each_source\norder by {_order(names, keys, backward)}\nlimit {query.count + 1}"
+    text = (
+        f"select *\nfrom (\n{joined}\n) each_source\norder by {_order(names, keys, backward)}\nlimit {query.count + 1}"
+    )
     places = tuple(range(1 + width, 1 + width + len(keys) - 1))
     return Plan(Fragment(text, tuple(args.values)), query.resource.sources, None, places, _slow(query))
 
@@ -317,7 +331,8 @@ def _union(query: Query, branches: Sequence[_Branch], args: Arguments) -> Plan:
 def _slow(query: Query) -> bool:
     """Whether a page may take long: conditions that no index narrows, many values, many rows."""
     return query.count > _QUICK_COUNT or any(
-        isinstance(each, Has) or (isinstance(each, Criterion) and (each.modifier in ("not", "missing") or len(each.values) > 20))
+        isinstance(each, Has)
+        or (isinstance(each, Criterion) and (each.modifier in ("not", "missing") or len(each.values) > 20))
         for each in query.conditions
     )
 
@@ -326,5 +341,8 @@ def by_ids(source: Source, ids: Sequence[str], tenant: str) -> Fragment:
     """The statement that reads rows by their ids (for includes)."""
     args = Arguments(tenant)
     chosen = args.one_of("a.id", ids, "uuid")
-    text = f"select {', '.join(source.select_list)}\nfrom {source.table} a\nwhere a.tenant_id = $1::uuid\n  and {chosen}\norder by a.id"
+    text = (
+        f"select {', '.join(source.select_list)}\nfrom {source.table} a\n"
+        f"where a.tenant_id = $1::uuid\n  and {chosen}\norder by a.id"
+    )
     return Fragment(text, tuple(args.values))

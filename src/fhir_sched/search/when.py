@@ -18,7 +18,7 @@ Add = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """How a statement finds the zone of a row: an SQL expression, and whether it is one value for the whole statement."""
+    """How a statement finds the zone of a row: an SQL expression, and whether it is one value for all rows."""
 
     expression: str = "'UTC'"
     pinned: bool = False
