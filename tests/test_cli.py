@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from db import Cluster, Database
 
+from db import Cluster, Database
 from fhir_sched import __version__
 from fhir_sched.cli import main
 from fhir_sched.settings import PREFIX, Settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import pytest
-from db import Database
 
+from db import Database
 from fhir_sched import demo
 
 
@@ -21,7 +21,8 @@ def test_slots_lie_between_nine_and_five_on_the_local_clock_of_weekdays(database
     with database.connect_app(loaded) as connection:
         rows = connection.execute(
             """
-            select timezone, min(local_at::time)::text, max(local_at::time)::text, max(extract(isodow from local_at))::int
+            select timezone, min(local_at::time)::text, max(local_at::time)::text,
+                   max(extract(isodow from local_at))::int
             from slots join schedules on schedules.id = schedule_id
             cross join lateral (select start_at at time zone timezone as local_at) as clock
             group by 1 order by 1

@@ -76,16 +76,15 @@ def test_data_are_there_after_the_server_was_killed(data_dir: Path) -> None:
 
 
 def test_the_server_ends_with_an_owner_that_was_killed(data_dir: Path) -> None:
-    owner = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, time; from pathlib import Path; from fhir_sched.db import embedded\n"
-            "embedded.start(Path(sys.argv[1])); print('up', flush=True); time.sleep(60)",
-            str(data_dir),
-        ],
-        stdout=subprocess.PIPE,
-    )
+    program = """
+import sys, time
+from pathlib import Path
+from fhir_sched.db import embedded
+embedded.start(Path(sys.argv[1]))
+print("up", flush=True)
+time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", program, str(data_dir)], stdout=subprocess.PIPE)
     with owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"up\n"
@@ -121,9 +120,8 @@ def test_a_server_that_outlived_its_owner_is_shut_down_first(data_dir: Path) -> 
 
 
 def test_a_second_server_on_the_same_data_is_refused_in_one_line(data_dir: Path) -> None:
-    with embedded.start(data_dir, purpose="fhir-sched serve"):
-        with pytest.raises(EmbeddedError) as refusal:
-            embedded.start(data_dir, lock_timeout_s=0.1)
+    with embedded.start(data_dir, purpose="fhir-sched serve"), pytest.raises(EmbeddedError) as refusal:
+        embedded.start(data_dir, lock_timeout_s=0.1)
     assert f"in use by fhir-sched serve (pid {os.getpid()})" in str(refusal.value)
     assert "FHIR_SCHED_DATA_DIR" in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from db import Cluster, Database
 
+from db import Cluster, Database
 from fhir_sched.db import migrations
 from fhir_sched.db.migrations import MigrationError, migrate
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fhir_sched import capability, document
 from fhir_sched.db.lanes import Lanes
+from fhir_sched.db.work import Alone
 from fhir_sched.definition import Resource
 from fhir_sched.http import negotiate, preconditions
 from fhir_sched.http.messages import Request, Response, decode_form
@@ -38,7 +39,7 @@ class Routes:
         """The answer, or FhirError."""
         content_type = negotiate.response_type(request)
         tenant = _tenant(request.segments[0])
-        context = Context(tenant, f"{request.root}/fhir/{tenant}", self.lanes, ANONYMOUS, "staff")
+        context = Context(tenant, f"{request.root}/fhir/{tenant}", Alone(self.lanes, tenant), ANONYMOUS, "staff")
         response = await self._dispatch(context, request, request.segments[1:])
         response.content_type = content_type
         return response

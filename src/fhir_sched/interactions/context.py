@@ -8,21 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fhir_sched import codec
-from fhir_sched.db.lanes import Lanes
+from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import FhirError, Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request's surroundings: the tenant (UUID), its FHIR base, the database, and whose change it would be.
+    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, and whose change it would be.
 
     `subject` is the UUID for `created_by`; `origin` is the word for `source` (staff, portal, hl7).
     """
 
     tenant: str
     base: str
-    lanes: Lanes
+    work: Work
     subject: str
     origin: str
 

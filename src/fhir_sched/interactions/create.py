@@ -19,6 +19,6 @@ async def create(context: Context, resource: Resource, document: dict[str, Any])
         columns["created_by"] = context.subject.encode()
         if source.prefix == "apt":
             columns["source"] = context.origin.encode()
-    (rows,) = await context.lanes.write(context.tenant, statements.insert(source, columns, context.tenant))
+    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant))
     (row,) = rows.all()
     return write.answer(context, resource, source, row, 201)

@@ -14,12 +14,12 @@ async def delete(context: Context, resource: Resource, fhir_id: str, condition: 
         return Answer(204, b"")
     source, row_id = found
     versions = condition.versions or None if condition is not None else None
-    (rows,) = await context.lanes.write(context.tenant, statements.delete(source, row_id, context.tenant, versions))
+    (rows,) = await context.work.write(statements.delete(source, row_id, context.tenant, versions))
     row = rows.first()
     if row is not None and row[0] is not None:
         return Answer(204, b"", str(int(row[0]) + 1).encode())
     if condition is not None:
-        (rows,) = await context.lanes.read(context.tenant, statements.read(source, row_id, context.tenant))
+        (rows,) = await context.work.read(statements.read(source, row_id, context.tenant))
         current = rows.first()
         if current is not None:
             raise version_conflict(resource, fhir_id, current[1])

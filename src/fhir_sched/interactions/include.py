@@ -86,7 +86,7 @@ async def _by_ids(context: Context, resource: Resource, ids: Iterable[str]) -> l
     fragments = [sql.by_ids(source, sorted(by_source[source.prefix]), context.tenant) for source in sources]
     if not fragments:
         return []
-    results = await context.lanes.read(context.tenant, *fragments)
+    results = await context.work.read(*fragments)
     return [Found(resource, source, row) for source, rows in zip(sources, results, strict=True) for row in rows.all()]
 
 
@@ -115,7 +115,7 @@ async def _referring(context: Context, include: Include, found: Sequence[Found],
     plan = sql.search(Query(include.source, (criterion,), order, REVERSE_LIMIT), context.tenant)
     if plan.fragment is None:
         return []
-    (rows,) = await context.lanes.read(context.tenant, plan.fragment, slow=True)
+    (rows,) = await context.work.read(plan.fragment, slow=True)
     all_rows = rows.all()
     if len(all_rows) > REVERSE_LIMIT:
         warnings.append(

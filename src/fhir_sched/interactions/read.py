@@ -11,7 +11,7 @@ from fhir_sched.outcome import FhirError, Kind
 async def read(context: Context, resource: Resource, fhir_id: str) -> Answer:
     """The current version of a resource. Raises FhirError 404 or 410."""
     source, row_id = located(resource, fhir_id)
-    (rows,) = await context.lanes.read(context.tenant, statements.read(source, row_id, context.tenant))
+    (rows,) = await context.work.read(statements.read(source, row_id, context.tenant))
     row = rows.first()
     if row is None:
         raise await missing(context, resource, source, fhir_id, row_id)
@@ -28,6 +28,6 @@ async def missing(context: Context, resource: Resource, source: Source, fhir_id:
 
 async def deleted_version(context: Context, source: Source, row_id: str) -> bytes | None:
     """The version that deleted the row; None when no such row was ever deleted."""
-    (rows,) = await context.lanes.read(context.tenant, statements.last_version(source, row_id, context.tenant))
+    (rows,) = await context.work.read(statements.last_version(source, row_id, context.tenant))
     last = rows.first()
     return last[0] if last is not None and last[1] == b"t" else None

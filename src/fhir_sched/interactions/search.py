@@ -39,7 +39,7 @@ async def search(context: Context, query: Query) -> Answer:
 async def _page(context: Context, plan: sql.Plan) -> list[Row]:
     if plan.fragment is None:
         return []
-    (rows,) = await context.lanes.read(context.tenant, plan.fragment, slow=plan.slow)
+    (rows,) = await context.work.read(plan.fragment, slow=plan.slow)
     return rows.all()
 
 
@@ -58,7 +58,7 @@ async def _counted(context: Context, query: Query, limit: int | None) -> int:
     fragment = sql.count(query, context.tenant, limit)
     if fragment is None:
         return 0
-    (rows,) = await context.lanes.read(context.tenant, fragment, slow=True)
+    (rows,) = await context.work.read(fragment, slow=True)
     return int(rows.get(0, 0) or b"0")
 
 

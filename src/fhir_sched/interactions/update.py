@@ -35,7 +35,7 @@ async def update(
     columns = write.columns_of(context, resource, source, document)
     versions = condition.versions or None if condition is not None else None
     statement = statements.update(source, row_id, columns, context.tenant, versions)
-    (rows,) = await context.lanes.write(context.tenant, statement)
+    (rows,) = await context.work.write(statement)
     row = rows.first()
     if row is not None:
         return write.answer(context, resource, source, row, 200)
@@ -62,7 +62,7 @@ async def _not_updated(
     condition: Condition | None,
 ) -> Answer:
     """No row fitted: another version, a deleted resource (which comes back), or none at all."""
-    (rows,) = await context.lanes.read(context.tenant, statements.read(source, row_id, context.tenant))
+    (rows,) = await context.work.read(statements.read(source, row_id, context.tenant))
     current = rows.first()
     if current is not None:
         raise version_conflict(resource, fhir_id, current[1])
@@ -72,7 +72,7 @@ async def _not_updated(
         raise version_conflict(resource, fhir_id, None)
     if resource.type == "Appointment":
         columns = {**columns, "created_by": context.subject.encode()}
-    (rows,) = await context.lanes.write(context.tenant, statements.insert(source, columns, context.tenant, row_id))
+    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant, row_id))
     (row,) = rows.all()
     return write.answer(context, resource, source, row, 201)
 

@@ -1,0 +1,53 @@
+"""What an interaction does with the database: read and write for one tenant, each call its own transaction or all in one.
+
+So the same interaction serves a single request and an entry of a transaction Bundle. Knows no statement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fhir_sched.db.fragment import Fragment
+    from fhir_sched.db.lanes import Lanes, Transaction
+    from fhir_sched.db.rows import Rows
+
+
+class Work(Protocol):
+    """Statements of one tenant. Both calls raise FhirError and nothing else."""
+
+    async def read(self, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+        """The rows of each statement; `slow` keeps it off the connections of quick ones."""
+
+    async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
+        """The rows of each statement; all are done or none."""
+
+
+class Alone:
+    """Each call is one transaction and one round trip."""
+
+    def __init__(self, lanes: Lanes, tenant: str) -> None:
+        self._lanes, self._tenant = lanes, tenant
+
+    async def read(self, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+        """See Work."""
+        return await self._lanes.read(self._tenant, *fragments, slow=slow)
+
+    async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
+        """See Work."""
+        return await self._lanes.write(self._tenant, *fragments)
+
+
+class Together:
+    """All calls are one transaction, which somebody else begins and ends; reads see what was written."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    async def read(self, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+        """See Work."""
+        return await self._transaction.run(*fragments)
+
+    async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
+        """See Work."""
+        return await self._transaction.run(*fragments)
