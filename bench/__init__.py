@@ -1,0 +1,1 @@
+"""Benchmarks: the server beside pgbench with the same SQL, on a clinic-sized database."""
