@@ -115,11 +115,11 @@ REFUSALS: dict[str, Refusal] = {
     "appointment_slot_missing": _SLOT_MISSING,
     "appointments_slot_fk": _SLOT_MISSING,
     "appointments_slot_id_fkey": _SLOT_MISSING,
+    "appointments_extra_slots_fk": _SLOT_MISSING,
     "slots_schedule_fk": _SCHEDULE_MISSING,
     "slots_schedule_id_fkey": _SCHEDULE_MISSING,
     "schedule_exceptions_schedule_fk": _SCHEDULE_MISSING,
     "schedule_exceptions_schedule_id_fkey": _SCHEDULE_MISSING,
-    "appointments_extra_slots_fk": _SLOT_USED,
     # the same foreign keys when the referenced row was to go
     "slots deleted": _SLOT_USED,
     "schedules deleted": _SCHEDULE_USED,
@@ -152,6 +152,7 @@ _FOREIGN_KEYS = {
     "schedule_exceptions_schedule_id_fkey": "schedules",
     "appointments_slot_fk": "slots",
     "appointments_slot_id_fkey": "slots",
+    "appointments_extra_slots_fk": "slots",
 }
 _SLOT_ID = re.compile(r"\b(?:slt|exc)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
