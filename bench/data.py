@@ -203,10 +203,10 @@ union all
 select 'constraint ' || format('%s %s %s %s', conrelid::regclass, conname, convalidated, pg_get_constraintdef(oid))
 from pg_constraint where connamespace = 'public'::regnamespace
 union all
-select 'index ' || pg_get_indexdef(indexrelid) || ' ' || indisvalid
+select 'index ' || pg_get_indexdef(indexrelid) || format(' %s', indisvalid)
 from pg_index where indrelid in (select oid from pg_class where relnamespace = 'public'::regnamespace)
 union all
-select 'trigger ' || pg_get_triggerdef(oid) || ' ' || tgenabled from pg_trigger where not tgisinternal
+select 'trigger ' || pg_get_triggerdef(oid) || format(' %s', tgenabled) from pg_trigger where not tgisinternal
 union all
 select 'policy ' || format('%s %s %s %s %s', tablename, policyname, roles, qual, with_check)
 from pg_policies where schemaname = 'public'
