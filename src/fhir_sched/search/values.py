@@ -15,7 +15,7 @@ from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.reference import target
 from fhir_sched.search.query import DateValue, ReferenceValue, TokenValue, UriValue, Value
 
-_PREFIX = re.compile(r"[a-z]{2}(?=\d)")
+_PREFIX = re.compile(r"[a-z]{2}(?=[0-9])")
 _PREFIXES = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"})
 _SPACE_OFFSET = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:\d\d)$")
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")

@@ -35,20 +35,20 @@ def predicate(value: DateValue, binding: InstantColumn | PeriodColumns, alias: s
     present = f" and {column} <> 'infinity'" if binding.nullable else ""
     if value.local and binding.zone:
         return _local(value, column, present, zone, add)
-    low, high = (_bound(moment, add) for moment in (value.low, value.high))
+    # Each end is bound only where the prefix needs it: a statement must use every argument it is given.
     match value.prefix:
         case "ne":
-            return f"({column} < {low} or {column} >= {high}{present})"
+            return f"({column} < {_bound(value.low, add)} or {column} >= {_bound(value.high, add)}{present})"
         case "gt" | "sa":
-            return f"({column} >= {high}{present})"
+            return f"({column} >= {_bound(value.high, add)}{present})"
         case "ge":
-            return f"({column} >= {low}{present})"
+            return f"({column} >= {_bound(value.low, add)}{present})"
         case "lt" | "eb":
-            return f"({column} < {low})"
+            return f"({column} < {_bound(value.low, add)})"
         case "le":
-            return f"({column} < {high})"
+            return f"({column} < {_bound(value.high, add)})"
         case _:
-            return f"({column} >= {low} and {column} < {high})"
+            return f"({column} >= {_bound(value.low, add)} and {column} < {_bound(value.high, add)})"
 
 
 def _bound(moment: datetime, add: Add) -> str:
@@ -107,27 +107,35 @@ def _period(value: DateValue, binding: PeriodColumns, alias: str, zone: Zone, ad
     """R4 3.1.1.4.5 on ranges: the period `[s, e)` against the value `[low, high)`; a missing end is infinite."""
     start = f"coalesce({alias}.{binding.low}, '-infinity')"
     end = f"coalesce({alias}.{binding.high}, 'infinity')"
-    low, high = (_period_bound(moment, value.local, zone, add) for moment in (value.low, value.high))
-    inside = f"({start} >= {low} and {end} <= {high})"
+
+    def low() -> str:
+        return _period_bound(value.low, value.local, zone, add)
+
+    def high() -> str:
+        return _period_bound(value.high, value.local, zone, add)
+
+    def inside() -> str:
+        return f"({start} >= {low()} and {end} <= {high()})"
+
     match value.prefix:
         case "ne":
-            found = f"not {inside}"
+            found = f"not {inside()}"
         case "gt":
-            found = f"{end} > {high}"
+            found = f"{end} > {high()}"
         case "ge":
-            found = f"({end} > {high} or {inside})"
+            found = f"({end} > {high()} or {inside()})"
         case "lt":
-            found = f"{start} < {low}"
+            found = f"{start} < {low()}"
         case "le":
-            found = f"({start} < {low} or {inside})"
+            found = f"({start} < {low()} or {inside()})"
         case "sa":
-            found = f"{start} >= {high}"
+            found = f"{start} >= {high()}"
         case "eb":
-            found = f"{end} <= {low}"
+            found = f"{end} <= {low()}"
         case "ap":
-            found = f"({start} < {high} and {end} > {low})"
+            found = f"({start} < {high()} and {end} > {low()})"
         case _:
-            found = inside
+            found = inside()
     return f"({alias}.{binding.flag} and {found})"
 
 
