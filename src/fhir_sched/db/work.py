@@ -5,12 +5,16 @@ So the same interaction serves a single request and an entry of a transaction Bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fhir_sched.db.fragment import Fragment
     from fhir_sched.db.lanes import Lanes, Transaction
     from fhir_sched.db.rows import Rows
+
+Answer = TypeVar("Answer")
 
 
 class Work(Protocol):
@@ -21,6 +25,12 @@ class Work(Protocol):
 
     async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
         """The rows of each statement; all are done or none."""
+
+    async def atomically(self, step: Callable[[Work], Awaitable[Answer]]) -> Answer:
+        """What `step` answers; all that it reads and writes by the Work it is given is one transaction.
+
+        It may be run again from the start when it lost to another transaction.
+        """
 
 
 class Alone:
@@ -37,6 +47,15 @@ class Alone:
         """See Work."""
         return await self._lanes.write(self._tenant, *fragments)
 
+    async def atomically(self, step: Callable[[Work], Awaitable[Answer]]) -> Answer:
+        """See Work."""
+
+        async def attempt() -> Answer:
+            async with self._lanes.transaction(self._tenant) as transaction:
+                return await step(Together(transaction))
+
+        return await self._lanes.retry(attempt)
+
 
 class Together:
     """All calls are one transaction, which somebody else begins and ends; reads see what was written."""
@@ -51,3 +70,7 @@ class Together:
     async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
         """See Work."""
         return await self._transaction.run(*fragments)
+
+    async def atomically(self, step: Callable[[Work], Awaitable[Answer]]) -> Answer:
+        """See Work: it is one already."""
+        return await step(self)

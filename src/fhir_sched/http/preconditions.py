@@ -13,8 +13,8 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def if_match(header: str) -> Condition | None:
-    """The versions of an If-Match header; None when there is none. Raises 400 for one that is malformed."""
+def versions(header: str, name: str) -> Condition | None:
+    """The versions of an If-Match or If-None-Match; None when there is none. Raises 400 for one that is malformed."""
     if not header:
         return None
     if header.strip() == "*":
@@ -23,7 +23,7 @@ def if_match(header: str) -> Condition | None:
     for part in header.split(","):
         found = _ETAG.fullmatch(part)
         if found is None:
-            raise FhirError(Kind.VALUE, f'If-Match {header!r} is malformed; write W/"3" with the version you have read')
+            raise FhirError(Kind.VALUE, f'{name} {header!r} is malformed; write W/"3" with the version you have read')
         versions.append(found[1] if found[1].isascii() and found[1].isdigit() and len(found[1]) < 10 else "0")
     return Condition(tuple(versions))
 

@@ -1,4 +1,4 @@
-"""create: R4 3.1.0.8 (POST [type]). The client's id is ignored; an Appointment takes its slots by the same statement."""
+"""create: R4 3.1.0.8 (POST [type]). The client's id is ignored; the same statement takes an Appointment's slots."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from fhir_sched.interactions import write
 from fhir_sched.interactions.context import Answer, Context
 
 
-async def create(context: Context, resource: Resource, document: dict[str, Any]) -> Answer:
-    """201 with the new resource. Raises 400 (not valid R4), 422 (a rule), 409 (a slot or time that is taken)."""
+async def create(context: Context, resource: Resource, document: dict[str, Any], row_id: str | None = None) -> Answer:
+    """201 with the new resource, `row_id` its UUID if that is chosen already.
+
+    Raises 400 (not valid R4), 422 (a rule), 409 (a slot or time that is taken).
+    """
     write.checked(resource, document)
     source = resource.source_of(document)
     columns = write.columns_of(context, resource, source, document)
@@ -19,6 +22,6 @@ async def create(context: Context, resource: Resource, document: dict[str, Any])
         columns["created_by"] = context.subject.encode()
         if source.prefix == "apt":
             columns["source"] = context.origin.encode()
-    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant))
+    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant, row_id))
     (row,) = rows.all()
     return write.answer(context, resource, source, row, 201)

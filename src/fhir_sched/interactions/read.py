@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
 from fhir_sched import mapping, statements
 from fhir_sched.definition import Resource, Source
+from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context, etag, located, not_found
 from fhir_sched.outcome import FhirError, Kind
 
@@ -16,6 +21,25 @@ async def read(context: Context, resource: Resource, fhir_id: str) -> Answer:
     if row is None:
         raise await missing(context, resource, source, fhir_id, row_id)
     return Answer(200, mapping.to_json(resource, source, row), row[1], row[2])
+
+
+def unchanged(answer: Answer, call: Call) -> Answer:
+    """304 when the client has this version already (R4 3.1.0.1.3), else the answer. If-None-Match outranks the date."""
+    same = False
+    if call.none_match is not None:
+        same = not call.none_match.versions or (answer.version or b"").decode() in call.none_match.versions
+    elif call.modified_since:
+        same = _not_after(answer.modified or b"", call.modified_since)
+    return replace(answer, status=304, body=b"") if same else answer
+
+
+def _not_after(modified: bytes, since: str) -> bool:
+    """Whether the row changed no later than an HTTP date, which has whole seconds; False for a date that is none."""
+    try:
+        moment = parsedate_to_datetime(since)
+        return datetime.fromisoformat(f"{modified[:19].decode()}+00:00") <= moment
+    except (ValueError, TypeError):
+        return False
 
 
 async def missing(context: Context, resource: Resource, source: Source, fhir_id: str, row_id: str) -> FhirError:

@@ -12,10 +12,8 @@ from fhir_sched.definition import DateParam, Param, ReferenceParam, Resource, To
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.search import page, values
 from fhir_sched.search.query import Chain, Condition, Criterion, Has, Query, Sort
-from fhir_sched.search.result import READERS, Draft, UnknownParameterError
+from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT, READERS, Draft, UnknownParameterError
 
-MAX_COUNT = 1000
-DEFAULT_COUNT = 50
 MAX_PARAMETERS = 100
 MAX_VALUES = 500
 MAX_CHAIN = 4

@@ -13,6 +13,8 @@ from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.search import page
 from fhir_sched.search.query import Condition, Include, Sort
 
+MAX_COUNT = 1000
+DEFAULT_COUNT = 50
 MAX_INCLUDES = 20
 _SUMMARIES = ("true", "text", "data", "count", "false")
 _TOTALS = ("none", "estimate", "accurate")

@@ -64,7 +64,7 @@ def value(param: Param, text: str, base: str, modifier: str = "") -> Value:
         raise _invalid(param.name, "a value can't hold the character NUL")
     match param:
         case DateParam():
-            return _date(param.name, text)
+            return date(param.name, text)
         case TokenParam():
             return _token(param, text)
         case ReferenceParam() if modifier == "identifier":
@@ -75,7 +75,8 @@ def value(param: Param, text: str, base: str, modifier: str = "") -> Value:
             return UriValue(unescape(text, param.name))
 
 
-def _date(name: str, text: str) -> DateValue:
+def date(name: str, text: str) -> DateValue:
+    """A date with its prefix. Raises 400 for what is none."""
     written = _SPACE_OFFSET.sub(r"\1+\2", text)
     found = _PREFIX.match(written)
     prefix = found[0] if found else "eq"

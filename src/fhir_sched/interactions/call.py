@@ -1,0 +1,33 @@
+"""One interaction asked for, however it came: as an HTTP request or as an entry of a Bundle. R4 3.1.0, 3.1.0.10.
+
+Knows neither HTTP nor Bundles; whoever makes a Call has decoded the URL and checked the media type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fhir_sched.interactions.context import Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Method, path below the base, parameters, body and preconditions.
+
+    `body` parses when it is asked for and raises 400 or 415. `unchanged_since` are If-None-Match versions (empty: any)
+    and If-Modified-Since (an HTTP date); `none_exist` is the query of If-None-Exist; `row_id` is an id chosen in
+    advance for a create. `strict`: unknown search parameters are refused.
+    """
+
+    method: str
+    path: list[str]
+    pairs: list[tuple[str, str]]
+    body: Callable[[], dict[str, Any]]
+    strict: bool = False
+    match: Condition | None = None
+    none_match: Condition | None = None
+    modified_since: str = ""
+    none_exist: str = ""
+    row_id: str | None = None

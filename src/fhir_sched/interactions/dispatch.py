@@ -1,0 +1,141 @@
+"""A Call -> the interaction it asks for -> its Answer. One table for the three resources. R4 3.1.0.
+
+The same for an HTTP request and for an entry of a batch or transaction. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from urllib.parse import parse_qsl
+
+from fhir_sched.definition import Resource
+from fhir_sched.interactions.call import Call
+from fhir_sched.interactions.conditional import under_lock
+from fhir_sched.interactions.context import Answer, Context
+from fhir_sched.interactions.create import create
+from fhir_sched.interactions.delete import delete
+from fhir_sched.interactions.history import history, vread
+from fhir_sched.interactions.read import read, unchanged
+from fhir_sched.interactions.search import search
+from fhir_sched.interactions.update import update
+from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.r4.structure import TYPES
+from fhir_sched.resources import RESOURCES
+from fhir_sched.search.parse import Parser
+
+Actions = dict[str, Callable[[], Awaitable[Answer]]]
+
+
+async def perform(context: Context, call: Call) -> Answer:
+    """The answer of the interaction. Raises FhirError: 404 for an unknown path, 405 for a method it does not take."""
+    actions = _actions(context, call)
+    action = actions.get("GET" if call.method == "HEAD" else call.method)
+    if action is not None:
+        return await action()
+    allowed = ", ".join([*actions, *(["HEAD"] if "GET" in actions else [])])
+    raise FhirError(
+        Kind.METHOD, f"{call.method} is not possible here; this URL takes {allowed}", headers=(("Allow", allowed),)
+    )
+
+
+def _actions(context: Context, call: Call) -> Actions:
+    match call.path:
+        case [name] if name in RESOURCES:
+            return _of_type(context, call, RESOURCES[name])
+        case [name, "_search"] if name in RESOURCES:
+            return {"POST": lambda: _search(context, call, RESOURCES[name])}
+        case [name, "_history"] if name in RESOURCES:
+            return {"GET": lambda: history(context, [RESOURCES[name]], call.pairs)}
+        case [name, fhir_id] if name in RESOURCES:
+            return _of_instance(context, call, RESOURCES[name], fhir_id)
+        case [name, fhir_id, "_history"] if name in RESOURCES:
+            return {"GET": lambda: history(context, [RESOURCES[name]], call.pairs, fhir_id)}
+        case [name, fhir_id, "_history", version] if name in RESOURCES:
+            return {"GET": lambda: vread(context, RESOURCES[name], fhir_id, version)}
+        case ["_history"]:
+            return {"GET": lambda: history(context, list(RESOURCES.values()), call.pairs)}
+    raise no_route(call.path)
+
+
+def _of_type(context: Context, call: Call, resource: Resource) -> Actions:
+    return {
+        "GET": lambda: _search(context, call, resource),
+        "POST": lambda: _create(context, call, resource),
+        "PUT": lambda: _conditional_update(context, call, resource),
+        "DELETE": lambda: _conditional_delete(context, call, resource),
+    }
+
+
+def _of_instance(context: Context, call: Call, resource: Resource, fhir_id: str) -> Actions:
+    return {
+        "GET": lambda: _read(context, call, resource, fhir_id),
+        "PUT": lambda: update(context, resource, fhir_id, call.body(), call.match),
+        "DELETE": lambda: delete(context, resource, fhir_id, call.match),
+    }
+
+
+async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) -> Answer:
+    answer = await read(context, resource, fhir_id)
+    if call.none_match is not None or call.modified_since:
+        return unchanged(answer, call)
+    return answer
+
+
+async def _search(context: Context, call: Call, resource: Resource) -> Answer:
+    query = Parser(RESOURCES, context.base, context.tenant).query(resource, call.pairs, strict=call.strict)
+    return await search(context, query)
+
+
+async def _create(context: Context, call: Call, resource: Resource) -> Answer:
+    document = call.body()
+    if not call.none_exist:
+        return await create(context, resource, document, call.row_id)
+
+    async def step(inside: Context, found: str | None) -> Answer:
+        if found is None:
+            return await create(inside, resource, document, call.row_id)
+        answer = await read(inside, resource, found)
+        version = (answer.version or b"").decode()
+        return replace(answer, location=f"{context.base}/{resource.type}/{found}/_history/{version}")
+
+    return await under_lock(context, resource, criteria(call.none_exist), step)
+
+
+def criteria(text: str) -> list[tuple[str, str]]:
+    """The pairs of an If-None-Exist header. Raises 400 where it is not percent-encoded UTF-8."""
+    try:
+        return parse_qsl(text.removeprefix("?"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError:
+        raise FhirError(Kind.VALUE, "If-None-Exist must be the query of a search, percent-encoded") from None
+
+
+async def _conditional_update(context: Context, call: Call, resource: Resource) -> Answer:
+    document = call.body()
+    given = document.get("id")
+
+    async def step(inside: Context, found: str | None) -> Answer:
+        if found is None and given is None:
+            return await create(inside, resource, document)
+        if found is None:
+            return await update(inside, resource, str(given), document, call.match)
+        if given not in (None, found):
+            raise FhirError(Kind.INVALID, f"the match is {found!r}, the body says {given!r}", f"{resource.type}.id")
+        return await update(inside, resource, found, {**document, "id": found}, call.match)
+
+    return await under_lock(context, resource, call.pairs, step)
+
+
+async def _conditional_delete(context: Context, call: Call, resource: Resource) -> Answer:
+    async def step(inside: Context, found: str | None) -> Answer:
+        return Answer(204, b"") if found is None else await delete(inside, resource, found, call.match)
+
+    return await under_lock(context, resource, call.pairs, step)
+
+
+def no_route(path: list[str]) -> FhirError:
+    """404: nothing is served at that path."""
+    served = ", ".join(RESOURCES)
+    if path and path[0] in TYPES and path[0] not in RESOURCES:
+        return FhirError(Kind.NO_SUCH_ROUTE, f"{path[0]} is not served here; served are {served}")
+    return FhirError(Kind.NO_SUCH_ROUTE, f"there is nothing at /{'/'.join(path)[:200]}; served are metadata, {served}")

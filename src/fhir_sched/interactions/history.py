@@ -1,0 +1,162 @@
+"""vread and history: R4 3.1.0.2, 3.1.0.11. Versions of one resource, of a type, of the whole tenant; newest first.
+
+Every version that any program made is there, deletions included; each entry has request and response (bdl-3, bdl-4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from fhir_sched import mapping
+from fhir_sched.bundle import url
+from fhir_sched.definition import Resource, Source
+from fhir_sched.interactions.context import Answer, Context, etag, last_updated, located, not_found
+from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.search import page, values, versions
+from fhir_sched.search.query import Position
+from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT
+
+Row = Sequence[bytes | None]
+NOT_OURS = frozenset({"_format", "_pretty"})
+
+
+async def vread(context: Context, resource: Resource, fhir_id: str, version: str) -> Answer:
+    """One version. Raises 404 where there is none, 410 where that version is the deletion."""
+    source, row_id = located(resource, fhir_id)
+    found = None
+    if version.isascii() and version.isdigit() and len(version) < 10 and version == str(int(version)):
+        (rows,) = await context.work.read(versions.one(source, row_id, version, context.tenant))
+        found = rows.first()
+    if found is None:
+        raise FhirError(Kind.NOT_FOUND, f"{resource.type}/{fhir_id} has no version {version!r}")
+    if found[0] == b"t":
+        raise FhirError(Kind.GONE, f"{resource.type}/{fhir_id} was deleted by version {version}")
+    row = found[1:]
+    return Answer(200, mapping.to_json(resource, source, row), row[1], row[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The parameters of a history request: the span, what the self link repeats, and its tie to page tokens."""
+
+    span: versions.Span
+    used: tuple[tuple[str, str], ...]
+    tie: str
+
+
+def asked(context: Context, path: str, pairs: Sequence[tuple[str, str]], row_id: str | None) -> Asked:
+    """Reads _count, _since, _at and the page. Raises 400 for what is wrong, given twice or unknown to history."""
+    given: dict[str, str] = {}
+    for name, text in pairs:
+        if name in NOT_OURS:
+            continue
+        if name not in ("_count", "_since", "_at", page.PARAMETER):
+            raise FhirError(Kind.NOT_SUPPORTED, f"history has no parameter {name!r}; it takes _count, _since, _at")
+        if name in given:
+            raise FhirError(Kind.VALUE, f"{name} may be given once")
+        given[name] = text
+    used = tuple((name, text) for name, text in given.items() if name != page.PARAMETER)
+    tie = page.digest(context.tenant, path, used)
+    token = given.get(page.PARAMETER)
+    span = versions.Span(
+        row_id,
+        _since(given["_since"]) if "_since" in given else None,
+        values.date("_at", given["_at"]) if "_at" in given else None,
+        _count(given.get("_count")),
+        page.decode(token, tie, 2) if token else None,
+    )
+    if span.position is not None and span.position.backward:
+        raise FhirError(Kind.VALUE, f"{page.PARAMETER} is not a page of this history")
+    return Asked(span, used, tie)
+
+
+def _since(text: str) -> str:
+    found = values.date("_since", text)
+    if found.prefix != "eq" or found.local:
+        raise FhirError(Kind.VALUE, f"_since is an instant such as 2026-06-01T00:00:00Z, not {text!r}")
+    return found.low.isoformat()
+
+
+def _count(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_COUNT
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise FhirError(Kind.VALUE, f"_count is a whole number from 0 on, not {text!r}")
+    return min(int(text), MAX_COUNT)
+
+
+async def history(
+    context: Context,
+    resources: Sequence[Resource],
+    pairs: Sequence[tuple[str, str]],
+    fhir_id: str | None = None,
+) -> Answer:
+    """The history of one resource (`fhir_id`), of a type (one resource), or of all. Raises 404 for an unknown id."""
+    path = "/".join(
+        [*([resources[0].type] if len(resources) == 1 else []), *([fhir_id] if fhir_id else []), "_history"]
+    )
+    row_id = None
+    sources = [(resource, source) for resource in resources for source in resource.sources]
+    if fhir_id is not None:
+        source, row_id = located(resources[0], fhir_id)
+        sources = [(resources[0], source)]
+    wanted = asked(context, path, pairs, row_id)
+    fragment = versions.listing(sources, wanted.span, context.tenant)
+    (rows,) = await context.work.read(fragment, slow=fhir_id is None)
+    found = rows.all()
+    if fhir_id is not None and not found and wanted.span == versions.Span(row_id, count=wanted.span.count):
+        raise not_found(resources[0], fhir_id)
+    return Answer(200, _bundle(context, path, sources, wanted, found))
+
+
+def _bundle(
+    context: Context,
+    path: str,
+    sources: Sequence[tuple[Resource, Source]],
+    wanted: Asked,
+    found: Sequence[Row],
+) -> bytes:
+    shown = found[: wanted.span.count]
+    position = wanted.span.position
+
+    def link(place: Position) -> str:
+        return url(context.base, path, [*wanted.used, (page.PARAMETER, page.encode(place, wanted.tie))])
+
+    first = url(context.base, path, wanted.used)
+    links = [{"relation": "self", "url": first if position is None else link(position)}]
+    if position is not None:
+        links.append({"relation": "first", "url": first})
+    if len(found) > len(shown) and shown:
+        keys = tuple((shown[-1][index] or b"").decode() for index in (4, 2, 3))
+        links.append({"relation": "next", "url": link(Position(keys, 0, backward=False))})
+    head = b'{"resourceType":"Bundle","type":"history"'
+    if position is None and len(found) == len(shown):
+        head += b',"total":%d' % len(shown)
+    entries = b",".join(_entry(context, *sources[int(row[0] or b"0")], row) for row in shown)
+    return head + b',"link":' + orjson.dumps(links) + (b',"entry":[' + entries + b"]}" if entries else b"}")
+
+
+def _entry(context: Context, resource: Resource, source: Source, row: Row) -> bytes:
+    """One version as an entry with request and response."""
+    deleted, row_id, version, changed = row[1] == b"t", (row[2] or b"").decode(), row[3] or b"0", row[4] or b""
+    name = f"{resource.type}/{source.prefix}-{row_id}"
+    method, status = ("DELETE", "204 No Content") if deleted else ("PUT", "200 OK")
+    if version == b"1" and not deleted:
+        method, status = "POST", "201 Created"
+    envelope = {
+        "fullUrl": f"{context.base}/{name}",
+        "request": {"method": method, "url": resource.type if method == "POST" else name},
+        "response": {
+            "status": status,
+            "location": f"{context.base}/{name}/_history/{version.decode()}",
+            "etag": etag(version),
+            "lastModified": last_updated(changed),
+        },
+    }
+    if deleted:
+        return orjson.dumps(envelope)
+    shown = orjson.Fragment(mapping.to_json(resource, source, row[versions.LEAD :]))
+    return orjson.dumps({"fullUrl": envelope.pop("fullUrl"), "resource": shown, **envelope})
