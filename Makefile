@@ -16,30 +16,32 @@ help: ## this list
 
 install: $(VENV)/installed ## create .venv and install (again only when pyproject.toml or constraints.txt changed)
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# What tests and checks need besides is installed by the first of them.
+$(VENV)/installed $(VENV)/installed-dev: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "fhir-sched needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter %-dev,$@),[dev])'
+	@touch $(VENV)/installed $@
 
 run: install ## serve on http://127.0.0.1:8080 with an embedded PostgreSQL and demo data
 	@FHIR_SCHED_AUTH=$${FHIR_SCHED_AUTH:-open} exec $(BIN)/fhir-sched serve --demo
 
-test: install ## the whole test suite
+test: $(VENV)/installed-dev ## the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: install ## format, lint, types, import layers, generated files current
+check: $(VENV)/installed-dev ## format, lint, types, import layers, generated files current
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@for generator in tools/generated.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
 
-format: install ## let ruff format and mend what it can
+format: $(VENV)/installed-dev ## let ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## benchmarks, each figure beside the same SQL in pgbench
+bench: $(VENV)/installed-dev ## benchmarks, each figure beside the same SQL in pgbench
 	$(BIN)/python -m bench
 
 clean: ## remove .venv and everything that was made here (not the data of the embedded PostgreSQL)
