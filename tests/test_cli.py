@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -119,3 +120,10 @@ def test_serve_refuses_a_database_that_is_not_fit(database: Database) -> None:
     done = run("serve", auth="open", port="0", database_url=database.admin_url)
     assert done.exit_code == 1
     assert "is a superuser" in done.stderr
+
+
+def test_capability_prints_the_statement_for_a_base_of_ones_choice() -> None:
+    done = run("capability", "--base", "https://fhir.example/fhir/5eed0000-0000-4000-8000-000000000001")
+    statement = json.loads(done.stdout)
+    assert (statement["resourceType"], statement["fhirVersion"]) == ("CapabilityStatement", "4.0.1")
+    assert statement["implementation"]["url"].startswith("https://fhir.example/")

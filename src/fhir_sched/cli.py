@@ -170,3 +170,14 @@ def check(**flags: Any) -> None:
     if found:
         sys.exit(1)
     click.echo("all is well")
+
+
+@main.command()
+@click.option("--base", metavar="URL", help="FHIR base that the statement is to name [default: a neutral one]")
+def capability(base: str | None) -> None:
+    """Print the CapabilityStatement, as GET metadata answers it."""
+    from fhir_sched import capability as statements
+    from fhir_sched import document
+
+    statement = statements.statement(base or statements.NEUTRAL_BASE)
+    click.echo(document.dumps(statement).decode())
