@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import unquote_plus
 
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.search.values import form
 
 Headers = dict[bytes, bytes]
 
@@ -41,17 +41,21 @@ class Response:
     content_type: bytes = b"application/fhir+json; charset=utf-8"
 
 
+def only_get(request: Request) -> Response | None:
+    """None for GET and HEAD, the answer to OPTIONS; raises 405 for any other method."""
+    if request.method in ("GET", "HEAD"):
+        return None
+    allowed = "GET, HEAD, OPTIONS"
+    if request.method == "OPTIONS":
+        return Response(204, headers=[(b"allow", allowed.encode())])
+    raise FhirError(
+        Kind.METHOD, f"{request.method} is not possible here; this URL takes GET", headers=(("Allow", allowed),)
+    )
+
+
 def decode_form(encoded: bytes) -> list[tuple[str, str]]:
     """The pairs of a query string or form. Raises 400 where a percent escape is not UTF-8."""
-    if not encoded:
-        return []
     try:
-        text = encoded.decode("ascii")
-        pairs = (part.partition("=") for part in text.split("&") if part)
-        return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+        return form(encoded.decode("ascii"))
     except UnicodeError:
         raise FhirError(Kind.VALUE, "the parameters must be percent-encoded UTF-8") from None
-
-
-def _decoded(text: str) -> str:
-    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text

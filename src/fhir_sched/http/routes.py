@@ -6,17 +6,20 @@ What is asked for is decided by `interactions.dispatch`; only what HTTP alone kn
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
-from fhir_sched import capability, document
+from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.work import Alone
-from fhir_sched.http import negotiate, preconditions
+from fhir_sched.http import conformance, negotiate, preconditions
 from fhir_sched.http.messages import Request, Response, decode_form
+from fhir_sched.interactions import entries
+from fhir_sched.interactions.batch import batch
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context, etag
 from fhir_sched.interactions.dispatch import perform
+from fhir_sched.interactions.transaction import transaction
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
+from fhir_sched.reference import is_uuid
 
 ANONYMOUS = "00000000-0000-0000-0000-000000000000"
 """The subject of a change that nobody signed (AUTH=open)."""
@@ -38,10 +41,22 @@ class Routes:
         return response
 
     async def _respond(self, context: Context, request: Request, path: list[str]) -> Response:
-        if path == ["metadata"]:
-            return _metadata(context, request)
+        found = conformance.respond(context.base, request, path, strict=self._strict(request))
+        if found is not None:
+            return found
+        if not path and request.method == "POST":
+            return _answer(await self._bundle(context, request))
         answer = await perform(context, self._call(request, path))
         return _written(answer, request) if request.method in ("POST", "PUT", "PATCH") else _answer(answer)
+
+    async def _bundle(self, context: Context, request: Request) -> Answer:
+        bundle = _document(request)
+        listed = entries.checked(bundle)
+        run = batch if bundle["type"] == "batch" else transaction
+        wanted = preconditions.preference(request.header(b"prefer"), "return").lower()
+        return await run(
+            context, listed, preconditions.versions, strict=self._strict(request), with_body=wanted != "minimal"
+        )
 
     def _call(self, request: Request, path: list[str]) -> Call:
         pairs = request.parameters
@@ -78,14 +93,6 @@ def _utf8(header: bytes) -> str:
         raise FhirError(Kind.VALUE, "If-None-Exist must be the query of a search, percent-encoded UTF-8") from None
 
 
-def _metadata(context: Context, request: Request) -> Response:
-    if request.method not in ("GET", "HEAD"):
-        raise FhirError(
-            Kind.METHOD, f"{request.method} is not possible here; this URL takes GET", headers=(("Allow", "GET, HEAD"),)
-        )
-    return Response(200, document.dumps(capability.statement(context.base)))
-
-
 def _answer(answer: Answer) -> Response:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers]
     if answer.version is not None:
@@ -113,9 +120,6 @@ def _written(answer: Answer, request: Request) -> Response:
 
 
 def _tenant(text: str) -> str:
-    try:
-        if len(text) == 36:
-            return str(UUID(text))
-    except ValueError:
-        pass
+    if is_uuid(text):
+        return text.lower()
     raise FhirError(Kind.NOT_FOUND, "the URL needs a tenant: /fhir/<tenant's UUID>/…")

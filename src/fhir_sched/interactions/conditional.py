@@ -37,11 +37,14 @@ async def under_lock(
 
     async def locked(work: Work) -> Answer:
         inside = replace(context, work=work)
-        key = f"{context.tenant} {resource.type} {urlencode(sorted(query.used))}"
-        await work.read(Fragment(_LOCK, (key.encode(),)))
         return await step(inside, await _only_match(inside, resource, query))
 
     return await context.work.atomically(locked)
+
+
+async def only_match(context: Context, resource: Resource, pairs: Pairs) -> str | None:
+    """The id of the one match or None; the criteria stay locked to the end of the transaction that this is in."""
+    return await _only_match(context, resource, _criteria(context, resource, pairs))
 
 
 def _criteria(context: Context, resource: Resource, pairs: Pairs) -> Query:
@@ -55,6 +58,8 @@ def _criteria(context: Context, resource: Resource, pairs: Pairs) -> Query:
 
 
 async def _only_match(context: Context, resource: Resource, query: Query) -> str | None:
+    key = f"{context.tenant} {resource.type} {urlencode(sorted(query.used))}"
+    await context.work.read(Fragment(_LOCK, (key.encode(),)))
     plan = sql.search(query, context.tenant)
     if plan.fragment is None:
         return None

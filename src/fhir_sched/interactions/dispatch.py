@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from urllib.parse import parse_qsl
 
-from fhir_sched.definition import Resource
+from fhir_sched.definition import METHODS, SYSTEM_METHODS, Resource
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
 from fhir_sched.interactions.context import Answer, Context
@@ -23,55 +22,69 @@ from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.r4.structure import TYPES
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.parse import Parser
+from fhir_sched.search.values import form
 
 Actions = dict[str, Callable[[], Awaitable[Answer]]]
 
 
 async def perform(context: Context, call: Call) -> Answer:
     """The answer of the interaction. Raises FhirError: 404 for an unknown path, 405 for a method it does not take."""
-    actions = _actions(context, call)
+    actions = _offered(context, call)
     action = actions.get("GET" if call.method == "HEAD" else call.method)
     if action is not None:
         return await action()
-    allowed = ", ".join([*actions, *(["HEAD"] if "GET" in actions else [])])
+    allowed = ", ".join([*actions, *(["HEAD"] if "GET" in actions else []), "OPTIONS"])
+    if call.method == "OPTIONS":
+        return Answer(204, b"", headers=(("Allow", allowed),))
     raise FhirError(
         Kind.METHOD, f"{call.method} is not possible here; this URL takes {allowed}", headers=(("Allow", allowed),)
     )
 
 
+def _offered(context: Context, call: Call) -> Actions:
+    """The actions by method: those of the path that the resource declares, which is what metadata tells too."""
+    resource = RESOURCES.get(call.path[0]) if call.path else None
+    offered = {code: METHODS[code] for code in resource.interactions} if resource else SYSTEM_METHODS
+    actions = {offered[code]: action for code, action in _actions(context, call).items() if code in offered}
+    if not actions:
+        raise no_route(call.path)
+    return actions
+
+
 def _actions(context: Context, call: Call) -> Actions:
+    """The actions that a path may take, by the name of the interaction."""
     match call.path:
         case [name] if name in RESOURCES:
             return _of_type(context, call, RESOURCES[name])
         case [name, "_search"] if name in RESOURCES:
-            return {"POST": lambda: _search(context, call, RESOURCES[name])}
+            return {"search-form": lambda: _search(context, call, RESOURCES[name])}
         case [name, "_history"] if name in RESOURCES:
-            return {"GET": lambda: history(context, [RESOURCES[name]], call.pairs)}
+            return {"history-type": lambda: history(context, [RESOURCES[name]], call.pairs)}
         case [name, fhir_id] if name in RESOURCES:
             return _of_instance(context, call, RESOURCES[name], fhir_id)
         case [name, fhir_id, "_history"] if name in RESOURCES:
-            return {"GET": lambda: history(context, [RESOURCES[name]], call.pairs, fhir_id)}
+            return {"history-instance": lambda: history(context, [RESOURCES[name]], call.pairs, fhir_id)}
         case [name, fhir_id, "_history", version] if name in RESOURCES:
-            return {"GET": lambda: vread(context, RESOURCES[name], fhir_id, version)}
+            return {"vread": lambda: vread(context, RESOURCES[name], fhir_id, version)}
         case ["_history"]:
-            return {"GET": lambda: history(context, list(RESOURCES.values()), call.pairs)}
+            return {"history-system": lambda: history(context, list(RESOURCES.values()), call.pairs)}
     raise no_route(call.path)
 
 
 def _of_type(context: Context, call: Call, resource: Resource) -> Actions:
     return {
-        "GET": lambda: _search(context, call, resource),
-        "POST": lambda: _create(context, call, resource),
-        "PUT": lambda: _conditional_update(context, call, resource),
-        "DELETE": lambda: _conditional_delete(context, call, resource),
+        "search-type": lambda: _search(context, call, resource),
+        "create": lambda: _create(context, call, resource),
+        "conditional-update": lambda: _conditional_update(context, call, resource),
+        "conditional-delete": lambda: _conditional_delete(context, call, resource),
     }
 
 
 def _of_instance(context: Context, call: Call, resource: Resource, fhir_id: str) -> Actions:
     return {
-        "GET": lambda: _read(context, call, resource, fhir_id),
-        "PUT": lambda: update(context, resource, fhir_id, call.body(), call.match),
-        "DELETE": lambda: delete(context, resource, fhir_id, call.match),
+        "read": lambda: _read(context, call, resource, fhir_id),
+        "update": lambda: update(context, resource, fhir_id, call.body(), call.match),
+        "delete": lambda: delete(context, resource, fhir_id, call.match),
     }
 
 
@@ -103,11 +116,8 @@ async def _create(context: Context, call: Call, resource: Resource) -> Answer:
 
 
 def criteria(text: str) -> list[tuple[str, str]]:
-    """The pairs of an If-None-Exist header. Raises 400 where it is not percent-encoded UTF-8."""
-    try:
-        return parse_qsl(text.removeprefix("?"), keep_blank_values=True, errors="strict", max_num_fields=100)
-    except ValueError:
-        raise FhirError(Kind.VALUE, "If-None-Exist must be the query of a search, percent-encoded") from None
+    """The pairs of an If-None-Exist header, with or without its question mark."""
+    return form(text.partition("?")[2] if "?" in text else text)
 
 
 async def _conditional_update(context: Context, call: Call, resource: Resource) -> Answer:

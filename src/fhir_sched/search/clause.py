@@ -315,6 +315,7 @@ def _absent(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -
             types = args.one_of("t.system", targets, "text")
             parts += [f"not {side(entry + '+', row, args, f' and {types}')}"] if entry else []
             return " and ".join(parts) or ALL
-        case SideTable() if not (isinstance(criterion.param, TokenParam) and criterion.param.kind == "identifier"):
-            return f"not {side(f'{row.resource.type}.{criterion.param.name}', row, args)}"
+        case SideTable(column) if not (isinstance(criterion.param, TokenParam) and criterion.param.kind == "identifier"):
+            unsaid = f"coalesce({row.alias}.{column}, '') = '' and " if column else ""
+            return f"{unsaid}not {side(f'{row.resource.type}.{criterion.param.name}', row, args)}"
     return EMPTY

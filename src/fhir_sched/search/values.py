@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote_plus
 
 from fhir_sched import codec
 from fhir_sched.definition import DateParam, Param, ReferenceParam, TokenParam
@@ -19,6 +20,19 @@ _PREFIX = re.compile(r"[a-z]{2}(?=[0-9])")
 _PREFIXES = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"})
 _SPACE_OFFSET = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:\d\d)$")
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+
+
+def form(text: str) -> list[tuple[str, str]]:
+    """The decoded pairs of a query string, in order. Raises 400 where a percent escape is not UTF-8."""
+    try:
+        pairs = (part.partition("=") for part in text.split("&") if part)
+        return [(_decoded(name), _decoded(value)) for name, _, value in pairs]
+    except UnicodeError:
+        raise FhirError(Kind.VALUE, "the parameters must be percent-encoded UTF-8") from None
+
+
+def _decoded(text: str) -> str:
+    return unquote_plus(text, errors="strict") if "%" in text or "+" in text else text
 
 
 def split(text: str, separator: str) -> list[str]:

@@ -1,0 +1,35 @@
+"""batch: R4 3.1.0.11.1. Each entry stands alone: one that is refused leaves the others as they are. Always 200."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fhir_sched.interactions import entries
+from fhir_sched.interactions.context import Answer, Context
+from fhir_sched.interactions.dispatch import perform
+from fhir_sched.outcome import FhirError, Kind
+
+log = logging.getLogger("fhir_sched.batch")
+
+
+async def batch(
+    context: Context, listed: list[dict[str, Any]], versions: entries.Versions, *, strict: bool, with_body: bool
+) -> Answer:
+    """200 with a batch-response, one entry for each entry, in their order."""
+    answers = [await _one(context, entry, versions, strict=strict, with_body=with_body) for entry in listed]
+    return Answer(200, entries.response_bundle("batch", answers))
+
+
+async def _one(
+    context: Context, entry: dict[str, Any], versions: entries.Versions, *, strict: bool, with_body: bool
+) -> bytes:
+    try:
+        call = entries.call(context, entry, versions, strict=strict)
+        answer = await perform(context, call)
+        return entries.answered(answer, with_body=with_body or call.method == "GET")
+    except FhirError as error:
+        return entries.refused(error)
+    except Exception:
+        log.exception("entry failed: %s", entry["request"].get("method"))
+        return entries.refused(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))

@@ -1,0 +1,112 @@
+"""Bundle entries -> Calls, Answers -> response entries. R4 2.36.3 (bdl-3, bdl-4), 3.1.0.11 (batch/transaction).
+
+What a batch and a transaction share. Knows nothing of the order in which entries run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import orjson
+
+from fhir_sched.interactions.call import Call
+from fhir_sched.interactions.context import Answer, Condition, Context, etag, last_updated
+from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
+from fhir_sched.search.values import form
+from fhir_sched.validate import resource_issues
+
+MAX_ENTRIES = 500
+_STATUS = {
+    200: "200 OK", 201: "201 Created", 204: "204 No Content", 304: "304 Not Modified", 400: "400 Bad Request",
+    404: "404 Not Found", 405: "405 Method Not Allowed", 409: "409 Conflict", 410: "410 Gone",
+    412: "412 Precondition Failed", 422: "422 Unprocessable Entity",
+}  # fmt: skip
+METHODS = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")
+
+Versions = Callable[[str, str], Condition | None]
+
+
+def checked(bundle: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of a batch or transaction. Raises 400 for what is not one, 413 for too many entries."""
+    issues = resource_issues(bundle, "Bundle", in_transaction=True, nested=False)
+    if issues:
+        raise FhirError.of(issues)
+    if bundle.get("type") not in ("batch", "transaction"):
+        raise FhirError(
+            Kind.INVALID,
+            f"POST here takes a batch or transaction, not a Bundle of type {bundle.get('type')!r}",
+            "Bundle.type",
+        )
+    entries: list[dict[str, Any]] = bundle.get("entry", [])
+    if len(entries) > MAX_ENTRIES:
+        raise FhirError(Kind.TOO_LONG, f"a Bundle may have {MAX_ENTRIES} entries, not {len(entries)}", "Bundle.entry")
+    missing = [
+        Issue(
+            Kind.INVARIANT,
+            "bdl-3: an entry of a batch or transaction needs a request",
+            f"Bundle.entry[{index}].request",
+        )
+        for index, entry in enumerate(entries)
+        if "request" not in entry
+    ]
+    missing += [
+        Issue(Kind.REQUIRED, "a POST or PUT needs a resource", f"Bundle.entry[{index}].resource")
+        for index, entry in enumerate(entries)
+        if entry.get("request", {}).get("method") in ("POST", "PUT", "PATCH") and not isinstance(entry.get("resource"), dict)
+        and not entry["request"].get("url", "").rstrip("/").endswith("_search")
+    ]  # fmt: skip
+    if missing:
+        raise FhirError.of(missing)
+    return entries
+
+
+def call(context: Context, entry: dict[str, Any], versions: Versions, *, strict: bool) -> Call:
+    """The interaction that an entry asks for. Raises 400 for a URL that is none of ours."""
+    request = entry["request"]
+    url = urlsplit(str(request["url"]).removeprefix(context.base).lstrip("/"))
+    if url.scheme or url.netloc:
+        raise FhirError(
+            Kind.INVALID, f"request.url {request['url']!r} must be relative to the base, such as Slot/slt-<uuid>"
+        )
+    resource = entry.get("resource")
+    return Call(
+        request["method"],
+        [unquote(part) for part in url.path.rstrip("/").split("/")],
+        form(url.query),
+        lambda: resource if isinstance(resource, dict) else {},
+        strict=strict,
+        match=versions(request.get("ifMatch", ""), "ifMatch"),
+        none_match=versions(request.get("ifNoneMatch", ""), "ifNoneMatch"),
+        none_exist=request.get("ifNoneExist", ""),
+    )
+
+
+def answered(answer: Answer, *, with_body: bool) -> bytes:
+    """The response entry of an answer."""
+    response: dict[str, Any] = {"status": _STATUS.get(answer.status, str(answer.status))}
+    if answer.location:
+        response["location"] = answer.location
+    if answer.version is not None:
+        response["etag"] = etag(answer.version)
+    if answer.modified is not None:
+        response["lastModified"] = last_updated(answer.modified)
+    entry: dict[str, Any] = {"response": response}
+    if answer.location:
+        entry = {"fullUrl": answer.location.partition("/_history/")[0], **entry}
+    if answer.body and with_body:
+        entry = {"resource": orjson.Fragment(answer.body), **entry}
+    return orjson.dumps(entry)
+
+
+def refused(error: FhirError) -> bytes:
+    """The response entry of a refusal (batch)."""
+    status = _STATUS.get(error.status, str(error.status))
+    return orjson.dumps({"response": {"status": status, "outcome": operation_outcome(error.issues)}})
+
+
+def response_bundle(kind: str, entries: list[bytes]) -> bytes:
+    """The Bundle of the response entries, in request order."""
+    body = b'{"resourceType":"Bundle","type":"%b-response"' % kind.encode()
+    return body + (b',"entry":[' + b",".join(entries) + b"]}" if entries else b"}")

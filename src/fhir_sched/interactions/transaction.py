@@ -1,0 +1,208 @@
+"""transaction: R4 3.1.0.11.2. All entries in one database transaction, or none.
+
+Ids of new resources are chosen before anything is written, so that entries may refer to each other in any direction;
+DELETE, POST, PUT and PATCH, GET run in that order, and of the POSTs first what others stand on. `ifMatch` compares
+with the version before the transaction.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fhir_sched.db.fragment import Fragment
+from fhir_sched.db.work import Work
+from fhir_sched.interactions import entries
+from fhir_sched.interactions.call import Call
+from fhir_sched.interactions.conditional import only_match
+from fhir_sched.interactions.context import Answer, Context, version_conflict
+from fhir_sched.interactions.dispatch import criteria, perform
+from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.resources import RESOURCES
+
+_FIRST = {"Schedule": 0, "Slot": 1, "Appointment": 2}
+_ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
+
+
+async def transaction(
+    context: Context, listed: list[dict[str, Any]], versions: entries.Versions, *, strict: bool, with_body: bool
+) -> Answer:
+    """200 with a transaction-response in the order of the entries.
+
+    Raises the FhirError of the first entry that is refused, its issues placed at that entry; nothing is changed then.
+    """
+    calls = [_placed_call(context, index, entry, versions, strict=strict) for index, entry in enumerate(listed)]
+    _refuse_overlap(calls)
+
+    async def all_of_them(work: Work) -> Answer:
+        inside = replace(context, work=work)
+        prepared = await _prepared(inside, listed, calls)
+        answers: dict[int, bytes] = {}
+        for index in sorted(range(len(prepared)), key=lambda i: _turn(prepared[i])):
+            try:
+                answer = await perform(inside, prepared[index])
+            except FhirError as error:
+                raise _at(index, error) from error
+            answers[index] = entries.answered(answer, with_body=with_body or prepared[index].method == "GET")
+        return Answer(200, entries.response_bundle("transaction", [answers[index] for index in range(len(prepared))]))
+
+    return await context.work.atomically(all_of_them)
+
+
+def _placed_call(
+    context: Context, index: int, entry: dict[str, Any], versions: entries.Versions, *, strict: bool
+) -> Call:
+    try:
+        return entries.call(context, entry, versions, strict=strict)
+    except FhirError as error:
+        raise _at(index, error) from error
+
+
+def _at(index: int, error: FhirError) -> FhirError:
+    """The refusal with its place: `Bundle.entry[3].resource` in front of an element's own expression."""
+    issues = []
+    for issue in error.issues:
+        _, _, rest = (issue.expression or "").partition(".")
+        inner = f".resource.{rest}" if rest else ""
+        issues.append(Issue(issue.kind, issue.diagnostics, f"Bundle.entry[{index}]{inner}", issue.severity))
+    placed = FhirError.of(issues)
+    placed.headers = tuple(header for header in error.headers if header[0] != "ETag")
+    placed.__cause__ = error.__cause__
+    return placed
+
+
+def _turn(call: Call) -> tuple[int, int]:
+    rank = _FIRST.get(call.path[0], 3)
+    return _ORDER.get(call.method, 4), -rank if call.method == "DELETE" else rank
+
+
+def _refuse_overlap(calls: list[Call]) -> None:
+    """One resource may be changed by one entry only (R4 3.1.0.11.2)."""
+    seen: dict[tuple[str, ...], int] = {}
+    for index, call in enumerate(calls):
+        if call.method in ("PUT", "PATCH", "DELETE") and len(call.path) == 2:
+            first = seen.setdefault(tuple(call.path), index)
+            if first != index:
+                raise FhirError(
+                    Kind.INVALID,
+                    f"entries {first} and {index} both change {'/'.join(call.path)}",
+                    f"Bundle.entry[{index}]",
+                )
+
+
+async def _prepared(context: Context, listed: list[dict[str, Any]], calls: list[Call]) -> list[Call]:
+    """The calls with ids chosen, preconditions checked, conditional creates decided and references put in."""
+    await _check_versions(context, calls)
+    named: dict[str, str] = {}
+    prepared = list(calls)
+    for index, (entry, call) in enumerate(zip(listed, calls, strict=True)):
+        full_url = entry.get("fullUrl", "")
+        if full_url in named:
+            raise FhirError(
+                Kind.INVARIANT, f"bdl-7: fullUrl {full_url!r} is given twice", f"Bundle.entry[{index}].fullUrl"
+            )
+        if call.method == "POST" and len(call.path) == 1 and call.path[0] in RESOURCES:
+            prepared[index], reference = await _created(context, call, index)
+            if full_url:
+                named[full_url] = reference
+        elif full_url and len(call.path) == 2 and not full_url.startswith(context.base):
+            named[full_url] = "/".join(call.path)
+    resolver = _Resolver(context, named)
+    for index, call in enumerate(prepared):
+        if call.method in ("POST", "PUT", "PATCH"):
+            body = await resolver.resolved(index, call.body())
+            prepared[index] = replace(prepared[index], match=None, body=_given(body))
+    return [replace(call, match=None) if call.method == "DELETE" else call for call in prepared]
+
+
+async def _created(context: Context, call: Call, index: int) -> tuple[Call, str]:
+    """A create with its id, or the read of the one that If-None-Exist found."""
+    resource = RESOURCES[call.path[0]]
+    if call.none_exist:
+        try:
+            found = await only_match(context, resource, criteria(call.none_exist))
+        except FhirError as error:
+            raise _at(index, error) from error
+        if found is not None:
+            return replace(call, method="GET", path=[resource.type, found], pairs=[]), f"{resource.type}/{found}"
+    row_id = str(uuid.uuid4())
+    prefix = resource.source_of(call.body()).prefix
+    return replace(call, row_id=row_id, none_exist=""), f"{resource.type}/{prefix}-{row_id}"
+
+
+async def _check_versions(context: Context, calls: list[Call]) -> None:
+    """Locks what `ifMatch` speaks of, in one order for all, and compares with the versions before the transaction."""
+    wanted = []
+    for index, call in enumerate(calls):
+        resource = RESOURCES.get(call.path[0])
+        found = resource.parse_id(call.path[1]) if resource is not None and len(call.path) == 2 else None
+        if resource is not None and found is not None and call.match is not None and call.method != "GET":
+            wanted.append((found[0].table, found[1], index, call.match, resource))
+    for table, row_id, index, match, resource in sorted(wanted, key=lambda each: each[:2]):
+        text = f"select version\nfrom {table}\nwhere tenant_id = $1::uuid\n  and id = $2::uuid\nfor update"
+        (rows,) = await context.work.read(Fragment(text, (context.tenant.encode(), row_id.encode())))
+        row = rows.first()
+        current = row[0] if row is not None else None
+        if current is None or (match.versions and current.decode() not in match.versions):
+            raise _at(index, version_conflict(resource, calls[index].path[1], current))
+
+
+def _given(body: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+    return lambda: body
+
+
+class _Resolver:
+    """Puts the ids of this transaction where entries refer to each other, and finds conditional references."""
+
+    def __init__(self, context: Context, named: dict[str, str]) -> None:
+        self.context, self.named = context, named
+        self.found: dict[str, str] = {}
+
+    async def resolved(self, index: int, value: Any) -> Any:
+        """The same document with every reference, uri and narrative link to a `fullUrl` replaced."""
+        if isinstance(value, dict):
+            return {key: await self._member(index, key, item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [await self.resolved(index, item) for item in value]
+        return value
+
+    async def _member(self, index: int, key: str, item: Any) -> Any:
+        if not isinstance(item, str):
+            return await self.resolved(index, item)
+        if key == "reference" and "?" in item and not item.startswith(("#", "urn:")):
+            return await self._conditional(index, item)
+        if key == "div":
+            return self._linked(item)
+        if (
+            key == "reference"
+            or key.startswith(("valueUri", "valueUrl", "valueOid", "valueUuid"))
+            or item.startswith("urn:")
+        ):
+            return self.named.get(item, item)
+        return item
+
+    def _linked(self, narrative: str) -> str:
+        for full_url, reference in self.named.items():
+            narrative = narrative.replace(f'"{full_url}"', f'"{reference}"')
+        return narrative
+
+    async def _conditional(self, index: int, text: str) -> str:
+        """`Slot?identifier=…`: the one resource that matches (R4 3.1.0.11.2.1)."""
+        if text in self.found:
+            return self.found[text]
+        kind, _, query = text.removeprefix(self.context.base + "/").partition("?")
+        resource = RESOURCES.get(kind)
+        if resource is None:
+            raise FhirError(
+                Kind.PRECONDITION, f"{text!r} can't be looked up: {kind} is not served here", f"Bundle.entry[{index}]"
+            )
+        try:
+            found = await only_match(self.context, resource, criteria(query))
+        except FhirError as error:
+            raise _at(index, error) from error
+        if found is None:
+            raise FhirError(Kind.PRECONDITION, f"nothing matches {text!r}", f"Bundle.entry[{index}]")
+        self.found[text] = f"{kind}/{found}"
+        return self.found[text]
