@@ -48,7 +48,12 @@ class BooleanColumn(Binding):
 
 @dataclass(frozen=True)
 class SideTable(Binding):
-    """Only kept elements have it: entries of `search_tokens` under the parameter's name."""
+    """Only kept elements have it: entries of `search_tokens` under the parameter's name.
+
+    `column` names a text column that may say the element in words, without a code to search for.
+    """
+
+    column: str = ""
 
 
 @dataclass(frozen=True)

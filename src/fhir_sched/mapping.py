@@ -214,7 +214,9 @@ def _entry(
     name = f"{resource.type}.{param.name}"
     match param:
         case TokenParam(kind="concept"):
-            return [_coding(name, coding) for coding in value.get("coding", ()) if coding.get("code")]
+            # an empty code for words alone: nothing finds it, but the element is not missing
+            codings = [_coding(name, coding) for coding in value.get("coding", ()) if coding.get("code")]
+            return codings or [(name, "", "")]
         case TokenParam(kind="coding"):
             return [_coding(name, value)] if value.get("code") else []
         case TokenParam(kind="identifier"):

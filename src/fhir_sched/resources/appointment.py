@@ -131,7 +131,7 @@ APPOINTMENT = Resource(
             "practitioner", "Appointment.participant.actor.where(resolve() is Practitioner)", "One of the individuals of the appointment is this practitioner",
             (_actors(_PRACTITIONER), _actors()), targets=("Practitioner",), path=("participant", "actor"),
         ),
-        TokenParam("reason-code", "Appointment.reasonCode", "Coded reason this appointment is scheduled", (SideTable(),) * 2, path=("reasonCode",)),
+        TokenParam("reason-code", "Appointment.reasonCode", "Coded reason this appointment is scheduled", (SideTable("reason"), SideTable()), path=("reasonCode",)),
         ReferenceParam("reason-reference", "Appointment.reasonReference", "Reason the appointment is to take place (resource)", (SideTable(),) * 2, targets=("Condition", "Observation", "Procedure", "ImmunizationRecommendation"), path=("reasonReference",)),
         TokenParam("service-category", "Appointment.serviceCategory", "A broad categorization of the service", (SideTable(),) * 2, path=("serviceCategory",)),
         TokenParam("service-type", "Appointment.serviceType", "The specific service that is to be performed", (SideTable(),) * 2, path=("serviceType",)),
