@@ -26,9 +26,13 @@ grant select, insert on history to fhir_sched_trigger;
 grant select on history to fhir_sched_app;
 
 -- A row that was deleted and comes back counts on from its last version.
+--
+-- Functions that look rows up by key do it without sequential scans: a session keeps a plan that it made while a table
+-- was empty, and by the thousandth row that plan is slow.
 create function fhir_sched_first_version() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     new.version := coalesce(

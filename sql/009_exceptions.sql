@@ -12,6 +12,7 @@
 create function fhir_sched_slot_inserted() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     new.grandfathered := null;
@@ -55,6 +56,7 @@ $$;
 create function fhir_sched_slot_changed() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 declare
     moved constant boolean := (new.schedule_id, new.start_at, new.end_at)
@@ -72,10 +74,10 @@ begin
               and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
         ) or exists (
             select
-            from appointments a
-            where a.tenant_id = new.tenant_id
-              and a.extra_slot_ids @> array[new.id]
-              and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
+            from extra_slots x
+            where x.tenant_id = new.tenant_id
+              and x.slot_id = new.id
+              and x.occupies
         )
     ) then
         if current_setting('app.writer', true) = 'fhir' then
@@ -140,6 +142,7 @@ create trigger slots_20_changed
 create function fhir_sched_exception_lock() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     if tg_op = 'INSERT' then
@@ -238,6 +241,7 @@ $$;
 create function fhir_sched_exception_written() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     if tg_op <> 'DELETE' then

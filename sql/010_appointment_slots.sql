@@ -1,14 +1,34 @@
--- Appointments take and free their slots and their practitioners' time, whichever program writes them.
+-- How slots are taken and given back.
 --
 -- pending, booked, arrived, fulfilled and noshow occupy; the other statuses do not. The slots' rows are locked in the
 -- order of their ids before anything is looked at, so however many transactions want one slot, each sees what the one
--- before it did; two that want each other's slots wait in line.
+-- before it did, and two that want each other's slots wait in line.
 
-create index ix_appointments_extra_slots on appointments using gin (extra_slot_ids) where extra_slot_ids is not null;
+-- Slots beyond the first, one row each. An array has no foreign key, and its index serves no cheap look from the slot's
+-- side. Derived: only the triggers on appointments write it.
+create table extra_slots (
+    tenant_id uuid not null,
+    slot_id uuid not null,
+    appointment_id uuid not null,
+    occupies boolean not null,
+    primary key (tenant_id, slot_id, appointment_id),
+    constraint appointments_extra_slots_fk foreign key (tenant_id, slot_id) references slots (tenant_id, id)
+);
+create index ix_extra_slots_appointment on extra_slots (tenant_id, appointment_id);
+
+alter table extra_slots enable row level security;
+create policy extra_slots_tenant_isolation on extra_slots
+    using (tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid))
+    with check (tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid));
+create policy extra_slots_trigger on extra_slots
+    to fhir_sched_trigger using (true) with check (true);
+grant select, insert, update, delete on extra_slots to fhir_sched_trigger;
+grant select on extra_slots to fhir_sched_app;
 
 create function fhir_sched_appointment_inserted() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     new.version := coalesce(
@@ -34,6 +54,7 @@ $$;
 create function fhir_sched_appointment_slot_changed() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     if new.schedule_id is not distinct from old.schedule_id and new.slot_id is not null then
@@ -75,16 +96,15 @@ begin
 end
 $$;
 
--- No foreign key can stand behind an array: of these slots, those that are not there are refused.
+-- Of these slots, those that are not there are refused, by the ids that a client knows.
 create function fhir_sched_require_slots(tenant uuid, slot_ids uuid[]) returns void
 language plpgsql
 as $$
 declare
     missing uuid[];
 begin
-    perform from slots s where s.tenant_id = tenant and s.id = any (slot_ids) order by s.id for key share;
     missing := array(
-        select id from unnest(slot_ids) as id
+        select id from unnest(slot_ids) as id where id is not null
         except
         select s.id from slots s where s.tenant_id = tenant and s.id = any (slot_ids)
     );
@@ -143,11 +163,11 @@ begin
               and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
         ) or exists (
             select
-            from appointments a
-            where a.tenant_id = tenant
-              and a.extra_slot_ids @> array[slot.id]
-              and a.id <> appointment
-              and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
+            from extra_slots x
+            where x.tenant_id = tenant
+              and x.slot_id = slot.id
+              and x.appointment_id <> appointment
+              and x.occupies
         );
         if slot.status not in ('free', 'busy') then
             blocked := blocked || slot.id;
@@ -208,165 +228,11 @@ begin
           )
           and not exists (
               select
-              from appointments a
-              where a.tenant_id = tenant
-                and a.extra_slot_ids @> array[s.id]
-                and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
+              from extra_slots x
+              where x.tenant_id = tenant
+                and x.slot_id = s.id
+                and x.occupies
           );
     end if;
 end
 $$;
-
-create function fhir_sched_occupy() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, public, pg_temp
-as $$
-declare
-    before boolean := false;
-    after boolean := false;
-    had uuid[] := '{}';
-    has uuid[] := '{}';
-    promised uuid[] := '{}';
-    moved boolean := true;
-    provider uuid;
-begin
-    if tg_op <> 'INSERT' then
-        before := old.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow');
-    end if;
-    if tg_op <> 'DELETE' then
-        after := new.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow');
-    end if;
-
-    if before then
-        had := array_remove(old.slot_id || old.extra_slot_ids, null);
-    end if;
-    if after then
-        has := array_remove(new.slot_id || new.extra_slot_ids, null);
-    elsif tg_op <> 'DELETE' and new.extra_slot_ids is not null then
-        perform fhir_sched_require_slots(new.tenant_id, new.extra_slot_ids);
-    end if;
-    if has is distinct from had or (tg_op = 'UPDATE' and new.tenant_id <> old.tenant_id) then
-        if tg_op = 'UPDATE' and old.status in ('proposed', 'pending') then
-            promised := array_remove(old.slot_id || old.extra_slot_ids, null);
-        end if;
-        if tg_op = 'INSERT' or (tg_op = 'UPDATE' and had = '{}') then
-            perform fhir_sched_exchange_slots(
-                new.tenant_id, new.id, has, '{}', new.allow_double_booking, promised
-            );
-        elsif tg_op = 'DELETE' then
-            perform fhir_sched_exchange_slots(old.tenant_id, old.id, '{}', had, false, promised);
-        elsif new.tenant_id <> old.tenant_id then
-            perform fhir_sched_exchange_slots(old.tenant_id, old.id, '{}', had, false, promised);
-            perform fhir_sched_exchange_slots(
-                new.tenant_id, new.id, has, '{}', new.allow_double_booking, promised
-            );
-        else
-            perform fhir_sched_exchange_slots(
-                new.tenant_id,
-                new.id,
-                array(select unnest(has) except select unnest(had)),
-                array(select unnest(had) except select unnest(has)),
-                new.allow_double_booking,
-                promised
-            );
-        end if;
-    end if;
-
-    -- The practitioners' time. Rows that stay as they are are not touched: they may overlap from before it was
-    -- forbidden.
-    if tg_op = 'UPDATE' then
-        moved := (
-            after, new.tenant_id, new.id, new.provider_id, new.extra_provider_ids, new.start_at, new.end_at,
-            new.allow_double_booking
-        ) is distinct from (
-            before, old.tenant_id, old.id, old.provider_id, old.extra_provider_ids, old.start_at, old.end_at,
-            old.allow_double_booking
-        );
-    end if;
-    if before and moved then
-        delete from provider_times
-        where tenant_id = old.tenant_id
-          and appointment_id = old.id;
-    end if;
-    if after
-        and moved
-        and not new.allow_double_booking
-        and new.start_at < new.end_at
-        and (new.provider_id is not null or new.extra_provider_ids is not null) then
-        if current_setting('app.writer', true) = 'fhir' then
-            -- The API takes its turn at the practitioner: two that insert at once would wait for each other.
-            for provider in
-                select distinct p
-                from unnest(new.provider_id || new.extra_provider_ids) as p
-                where p is not null
-                order by p
-            loop
-                perform pg_advisory_xact_lock(hashtextextended('provider_times' || new.tenant_id || provider, 0));
-            end loop;
-        end if;
-        insert into provider_times (tenant_id, appointment_id, provider_id, start_at, end_at)
-        select distinct new.tenant_id, new.id, p, new.start_at, new.end_at
-        from unnest(new.provider_id || new.extra_provider_ids) as p
-        where p is not null;
-    end if;
-    return null;
-end
-$$;
-
-create trigger appointments_60_occupy_insert
-    after insert on appointments
-    for each row
-    when (
-        new.extra_slot_ids is not null
-        or (
-            new.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-            and (new.slot_id is not null or new.provider_id is not null or new.extra_provider_ids is not null)
-        )
-    )
-    execute function fhir_sched_occupy();
-create trigger appointments_60_occupy_update
-    after update on appointments
-    for each row
-    when (
-        new.status is distinct from old.status
-        or new.slot_id is distinct from old.slot_id
-        or new.extra_slot_ids is distinct from old.extra_slot_ids
-        or new.provider_id is distinct from old.provider_id
-        or new.extra_provider_ids is distinct from old.extra_provider_ids
-        or new.start_at is distinct from old.start_at
-        or new.end_at is distinct from old.end_at
-        or new.allow_double_booking is distinct from old.allow_double_booking
-        or new.id is distinct from old.id
-        or new.tenant_id is distinct from old.tenant_id
-    )
-    execute function fhir_sched_occupy();
-create trigger appointments_60_occupy_delete
-    after delete on appointments
-    for each row
-    when (old.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow'))
-    execute function fhir_sched_occupy();
-
--- The other side of an array that no foreign key stands behind.
-create function fhir_sched_slot_deleted() returns trigger
-language plpgsql security definer
-set search_path = pg_catalog, public, pg_temp
-as $$
-begin
-    if exists (
-        select
-        from appointments a
-        where a.tenant_id = old.tenant_id
-          and a.extra_slot_ids @> array[old.id]
-    ) then
-        perform fhir_sched_refuse_slots(
-            'appointments_extra_slots_fk', '23503', 'an appointment names the slot', array[old.id]
-        );
-    end if;
-    return old;
-end
-$$;
-
-create trigger slots_20_deleted
-    before delete on slots
-    for each row
-    execute function fhir_sched_slot_deleted();

@@ -27,6 +27,7 @@ grant select on search_tokens to fhir_sched_app;
 create function fhir_sched_write_tokens() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, public, pg_temp
+set enable_seqscan = off
 as $$
 begin
     if tg_op <> 'INSERT' then

@@ -97,5 +97,6 @@ alter table appointments force row level security;
 alter table waitlist_entries force row level security;
 alter table outbox force row level security;
 alter table provider_times force row level security;
+alter table extra_slots force row level security;
 alter table history force row level security;
 alter table search_tokens force row level security;
