@@ -84,9 +84,9 @@ def test_migrate_check_and_demo_work_on_ones_own_database(cluster: Cluster) -> N
         assert "slots added" in loaded.stdout
 
         found = run("check", database_url=database.app_url)
-        # The test cluster does without durability, which is all that may be found.
-        assert found.exit_code == 1
-        assert all("is off, so what was confirmed can be lost" in line for line in found.stdout.splitlines())
+        # The test cluster may do without durability, which is all that may be found.
+        problems = [line for line in found.stdout.splitlines() if "is off, so what was confirmed" not in line]
+        assert (found.exit_code, problems) in ((0, ["all is well"]), (1, []))
 
 
 def test_migrate_migrates_and_check_finds_the_embedded_database_well(tmp_path: Path) -> None:
