@@ -61,8 +61,9 @@ def url(base: str, path: str, parameters: Iterable[tuple[str, str]]) -> str:
     >>> url("http://x/fhir/t", "Slot", [("start", "ge2026-06-01T00:00:00+02:00")])
     'http://x/fhir/t/Slot?start=ge2026-06-01T00:00:00%2B02:00'
     """
+    whole = f"{base}/{path}" if path else base
     encoded = "&".join(f"{quote(name, safe=_SAFE)}={quote(value, safe=_SAFE)}" for name, value in parameters)
-    return f"{base}/{path}?{encoded}" if encoded else f"{base}/{path}"
+    return f"{whole}?{encoded}" if encoded else whole
 
 
 _SAFE = "/:|,$-._~*"

@@ -241,11 +241,8 @@ def _reference_entries(
     entry = binding.entry if isinstance(binding, References) and binding.entry else name
     if entry != name:  # patient, practitioner, location: the entries of `actor` serve them
         return []
-    entries = []
-    identifier = value.get("identifier") if isinstance(value, dict) else None
-    if isinstance(identifier, dict) and identifier.get("value"):
-        entries.append((f"{entry}:identifier", identifier.get("system", ""), identifier["value"]))
     found = of_element(value, base)
+    entries = _identifier_entries(entry, value, found.type if found is not None else "")
     if found is None or found.url.startswith("identifier:"):
         return entries
     where = found.url or found.id
@@ -256,6 +253,15 @@ def _reference_entries(
     if not any(_carries(column, found, columns) for column in binding.columns):
         entries.append((f"{entry}+", found.type, where))
     return entries
+
+
+def _identifier_entries(entry: str, value: Any, kind: str) -> list[tuple[str, str, str]]:
+    """The identifier that a reference carries, for `:identifier` of any type and of this type."""
+    identifier = value.get("identifier") if isinstance(value, dict) else None
+    if not isinstance(identifier, dict) or not identifier.get("value"):
+        return []
+    said = identifier.get("system", ""), identifier["value"]
+    return [(f"{entry}:identifier", *said), (f"{entry}:identifier:{kind}", *said)]
 
 
 def _carries(column: ReferenceColumn, found: Target, columns: Columns) -> bool:

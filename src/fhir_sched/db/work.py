@@ -1,4 +1,4 @@
-"""What an interaction does with the database: read and write for one tenant, each call its own transaction or all in one.
+"""What an interaction does with the database: read and write for one tenant, each call alone or all in one.
 
 So the same interaction serves a single request and an entry of a transaction Bundle. Knows no statement.
 """

@@ -71,5 +71,5 @@ async def _only_match(context: Context, resource: Resource, query: Query) -> str
         )
     if not found:
         return None
-    source, row = plan.read(found[0])
+    _, source, row = plan.read(found[0])
     return f"{source.prefix}-{(row[0] or b'').decode()}"

@@ -21,7 +21,9 @@ from fhir_sched.interactions.update import update
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.r4.structure import TYPES
 from fhir_sched.resources import RESOURCES
+from fhir_sched.search import several
 from fhir_sched.search.parse import Parser
+from fhir_sched.search.several import COMPARTMENTS
 from fhir_sched.search.values import form
 
 Actions = dict[str, Callable[[], Awaitable[Answer]]]
@@ -44,8 +46,8 @@ async def perform(context: Context, call: Call) -> Answer:
 def _offered(context: Context, call: Call) -> Actions:
     """The actions by method: those of the path that the resource declares, which is what metadata tells too."""
     resource = RESOURCES.get(call.path[0]) if call.path else None
-    offered = {code: METHODS[code] for code in resource.interactions} if resource else SYSTEM_METHODS
-    actions = {offered[code]: action for code, action in _actions(context, call).items() if code in offered}
+    methods, offered = (METHODS, resource.interactions) if resource else (SYSTEM_METHODS, SYSTEM_METHODS)
+    actions = {methods[code]: action for code, action in _actions(context, call).items() if code in offered}
     if not actions:
         raise no_route(call.path)
     return actions
@@ -66,6 +68,14 @@ def _actions(context: Context, call: Call) -> Actions:
             return {"history-instance": lambda: history(context, [RESOURCES[name]], call.pairs, fhir_id)}
         case [name, fhir_id, "_history", version] if name in RESOURCES:
             return {"vread": lambda: vread(context, RESOURCES[name], fhir_id, version)}
+        case [kind, fhir_id, name] if kind in COMPARTMENTS:
+            return {"GET": lambda: _compartment(context, call, kind, fhir_id, name)}
+        case [kind, fhir_id, name, "_search"] if kind in COMPARTMENTS:
+            return {"POST": lambda: _compartment(context, call, kind, fhir_id, name)}
+        case []:
+            return {"GET": lambda: _system_search(context, call)}
+        case ["_search"]:
+            return {"POST": lambda: _system_search(context, call)}
         case ["_history"]:
             return {"history-system": lambda: history(context, list(RESOURCES.values()), call.pairs)}
     raise no_route(call.path)
@@ -93,6 +103,16 @@ async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) 
     if call.none_match is not None or call.modified_since:
         return unchanged(answer, call)
     return answer
+
+
+async def _system_search(context: Context, call: Call) -> Answer:
+    parser = Parser(RESOURCES, context.base, context.tenant)
+    return await search(context, several.system(parser, call.pairs, strict=call.strict))
+
+
+async def _compartment(context: Context, call: Call, kind: str, fhir_id: str, name: str) -> Answer:
+    parser = Parser(RESOURCES, context.base, context.tenant)
+    return await search(context, several.compartment(parser, kind, fhir_id, name, call.pairs, strict=call.strict))
 
 
 async def _search(context: Context, call: Call, resource: Resource) -> Answer:

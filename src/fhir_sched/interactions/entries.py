@@ -54,12 +54,18 @@ def checked(bundle: dict[str, Any]) -> list[dict[str, Any]]:
     missing += [
         Issue(Kind.REQUIRED, "a POST or PUT needs a resource", f"Bundle.entry[{index}].resource")
         for index, entry in enumerate(entries)
-        if entry.get("request", {}).get("method") in ("POST", "PUT", "PATCH") and not isinstance(entry.get("resource"), dict)
-        and not entry["request"].get("url", "").rstrip("/").endswith("_search")
-    ]  # fmt: skip
+        if _lacks_resource(entry)
+    ]
     if missing:
         raise FhirError.of(missing)
     return entries
+
+
+def _lacks_resource(entry: dict[str, Any]) -> bool:
+    request = entry.get("request", {})
+    if request.get("method") not in ("POST", "PUT", "PATCH") or isinstance(entry.get("resource"), dict):
+        return False
+    return not str(request.get("url", "")).partition("?")[0].endswith("_search")
 
 
 def call(context: Context, entry: dict[str, Any], versions: Versions, *, strict: bool) -> Call:

@@ -122,4 +122,4 @@ async def _referring(context: Context, include: Include, found: Sequence[Found],
             f"_revinclude={include.source.type}:{include.param.name} shows the first {REVERSE_LIMIT}; "
             f"search {include.source.type} itself for all"
         )
-    return [Found(include.source, *plan.read(row)) for row in all_rows[:REVERSE_LIMIT]]
+    return [Found(*plan.read(row)) for row in all_rows[:REVERSE_LIMIT]]

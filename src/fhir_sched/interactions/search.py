@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_sched import mapping
+from fhir_sched import document, mapping
 from fhir_sched.bundle import Entry, searchset, url
+from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.include import Found, included
 from fhir_sched.search import page, sql
 from fhir_sched.search.query import Position, Query
+from fhir_sched.subset import subset
 
 Row = tuple[bytes | None, ...]
 
@@ -28,12 +30,20 @@ async def search(context: Context, query: Query) -> Answer:
     shown = rows[: query.count]
     if query.position is not None and query.position.backward:
         shown.reverse()
-    matches = [Found(query.resource, *plan.read(row)) for row in shown]
-    entries = [Entry(each.name, mapping.to_json(each.resource, each.source, each.row)) for each in matches]
+    matches = [Found(*plan.read(row)) for row in shown]
+    entries = [Entry(each.name, _shown(query, each)) for each in matches]
     further, warnings = await included(context, query, matches)
     total = await _total(context, query, len(shown), more=more)
     links = _links(context, query, plan, shown, more=more)
     return Answer(200, searchset(context.base, entries + further, links, total, (*query.ignored, *warnings)))
+
+
+def _shown(query: Query, found: Found) -> bytes:
+    """The JSON of a match, or the part of it that the search asks for."""
+    whole = mapping.to_json(found.resource, found.source, found.row)
+    if not query.summary and not query.elements:
+        return whole
+    return dumps(subset(document.parse(whole), query.summary, query.elements))
 
 
 async def _page(context: Context, plan: sql.Plan) -> list[Row]:
@@ -63,14 +73,18 @@ async def _counted(context: Context, query: Query, limit: int | None) -> int:
 
 
 def _self(context: Context, query: Query) -> str:
-    return url(context.base, query.resource.type, query.used)
+    return url(context.base, _path(query), query.used)
+
+
+def _path(query: Query) -> str:
+    return query.resource.type if query.path is None else query.path
 
 
 def _links(
     context: Context, query: Query, plan: sql.Plan, shown: Sequence[Row], *, more: bool
 ) -> list[tuple[str, str]]:
     """self, and where there are other pages first, next and previous."""
-    path = query.resource.type
+    path = _path(query)
     tie = page.digest(context.tenant, path, query.used)
 
     def link(position: Position) -> str:

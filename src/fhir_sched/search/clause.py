@@ -94,10 +94,17 @@ def clause(criterion: Criterion, row: Row, args: Arguments) -> Either:
     if criterion.modifier == "missing":
         return Either(_missing(criterion, binding, row, args))
     if criterion.modifier == "identifier":
-        entry = f"{_entry(criterion, binding, row)}:identifier"
-        return Either(EMPTY, _side_tokens(entry, _tokens(criterion), row, args))
+        return Either(EMPTY, _identified(criterion, binding, row, args))
     found = _positive(criterion, binding, row, args)
     return Either(_negated(found.joined())) if criterion.modifier == "not" else found
+
+
+def _identified(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -> str:
+    """`:identifier`: the identifier that a kept reference carries; of one type only where `actor` has several."""
+    entry = _entry(criterion, binding, row)
+    targets: tuple[str, ...] = getattr(criterion.param, "targets", ())
+    one_of_many = entry.endswith(".actor") and len(targets) == 1
+    return _side_tokens(f"{entry}:identifier{f':{targets[0]}' if one_of_many else ''}", _tokens(criterion), row, args)
 
 
 def _negated(predicate: str) -> str:
@@ -315,7 +322,9 @@ def _absent(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -
             types = args.one_of("t.system", targets, "text")
             parts += [f"not {side(entry + '+', row, args, f' and {types}')}"] if entry else []
             return " and ".join(parts) or ALL
-        case SideTable(column) if not (isinstance(criterion.param, TokenParam) and criterion.param.kind == "identifier"):
+        case SideTable(column) if not (
+            isinstance(criterion.param, TokenParam) and criterion.param.kind == "identifier"
+        ):
             unsaid = f"coalesce({row.alias}.{column}, '') = '' and " if column else ""
             return f"{unsaid}not {side(f'{row.resource.type}.{criterion.param.name}', row, args)}"
     return EMPTY

@@ -7,6 +7,7 @@ refused. Knows nothing of SQL or HTTP: it is given decoded pairs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from fhir_sched.definition import DateParam, Param, ReferenceParam, Resource, TokenParam
 from fhir_sched.outcome import FhirError, Issue, Kind
@@ -26,9 +27,22 @@ class Parser:
     def __init__(self, resources: Mapping[str, Resource], base: str, tenant: str) -> None:
         self.resources, self.base, self.tenant = resources, base, tenant
 
-    def query(self, resource: Resource, pairs: Iterable[tuple[str, str]], *, strict: bool) -> Query:
-        """The Query of a type-level search. Raises FhirError 400 with every issue found."""
-        draft = Draft()
+    def query(
+        self,
+        resource: Resource,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        strict: bool,
+        path: str | None = None,
+        within: tuple[Condition, ...] = (),
+        tied: tuple[tuple[str, str], ...] = (),
+    ) -> Query:
+        """The Query of a search of one type. Raises FhirError 400 with every issue found.
+
+        `path` is that of the links where it is not the type, `within` what must hold besides (a compartment),
+        `tied` what the links repeat although it was read elsewhere.
+        """
+        draft = Draft(conditions=list(within), used=list(tied))
         given = [(name, text) for name, text in pairs if name not in NOT_OURS]
         if len(given) > MAX_PARAMETERS:
             raise FhirError(Kind.VALUE, f"a search takes at most {MAX_PARAMETERS} parameters, not {len(given)}")
@@ -43,7 +57,7 @@ class Parser:
             draft.issues.extend(Issue(Kind.NOT_SUPPORTED, why) for why in draft.ignored)
         if draft.issues:
             raise FhirError.of(draft.issues)
-        return self._finish(resource, draft)
+        return self._finish(resource, draft, resource.type if path is None else path)
 
     def _read(self, resource: Resource, name: str, text: str, draft: Draft) -> None:
         reader = READERS.get(name.partition(":")[0])
@@ -56,13 +70,13 @@ class Parser:
         if name != page.PARAMETER:
             draft.used.append((name, text))
 
-    def _finish(self, resource: Resource, draft: Draft) -> Query:
+    def _finish(self, resource: Resource, draft: Draft, path: str) -> Query:
         sort = tuple(draft.sort) or (Sort(resource.param[resource.default_sort], False),)
         summary = draft.single.get("_summary", "")
         count = int(draft.single.get("_count", DEFAULT_COUNT))
         used = tuple(draft.used)
         token = draft.single.get(page.PARAMETER)
-        digest = page.digest(self.tenant, resource.type, used)
+        digest = page.digest(self.tenant, path, used)
         if summary == "text" and draft.includes:
             raise FhirError(Kind.INVALID, "_summary=text can't be combined with _include or _revinclude")
         return Query(
@@ -78,6 +92,7 @@ class Parser:
             ignored=tuple(draft.ignored),
             summary="" if summary in ("false", "count") else summary,
             elements=tuple(filter(None, draft.single.get("_elements", "").split(","))),
+            path=path,
         )
 
     # Conditions
@@ -124,9 +139,13 @@ class Parser:
             modifier in param.targets if param.targets else modifier[:1].isupper()
         )
 
-    def _chain(self, param: Param, modifier: str, rest: str, text: str, depth: int) -> Chain:
+    def _chain(self, param: Param, modifier: str, rest: str, text: str, depth: int) -> Chain | Criterion:
         if not isinstance(param, ReferenceParam):
             raise FhirError(Kind.NOT_SUPPORTED, f"search parameter {param.name} is no reference and can't be chained")
+        types = (modifier,) if modifier else param.targets
+        if rest == "identifier" and not any(name in self.resources for name in types):
+            # the identifier that the reference itself carries is all that is known here of a resource elsewhere
+            return self._criterion(replace(param, targets=types), "identifier", text)
         hosted = [name for name in (param.targets or self.resources) if name in self.resources]
         if modifier:
             hosted = [name for name in hosted if name == modifier]

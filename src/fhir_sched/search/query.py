@@ -112,7 +112,8 @@ class Query:
     """A whole search of one type.
 
     `used` are the parameters that counted, as written, for the self link; `ignored` are sentences about the others.
-    `total` is "none", "estimate", "accurate" or "" (only when it costs nothing).
+    `total` is "none", "estimate", "accurate" or "" (only when it costs nothing). `path` is that of the links: "" the
+    base itself, None the type. A search of several types has one Query for each: the others are in `also`.
     """
 
     resource: Resource
@@ -127,3 +128,5 @@ class Query:
     ignored: tuple[str, ...] = field(default=())
     summary: str = ""
     elements: tuple[str, ...] = ()
+    path: str | None = None
+    also: tuple[Query, ...] = ()

@@ -34,22 +34,22 @@ ESTIMATE_LIMIT = 10_000
 class Plan:
     """A statement and how to read its rows.
 
-    `sources` are the resource's; `only` is the place of the one that all rows come from, None when the first column
-    says it. `keys` are the places of the sort keys, the id last. A plan without statement finds nothing. `slow` ones
-    must not hold up others on a shared connection.
+    `sources` are those of the resources, in order; `only` is the place of the one that all rows come from, None when
+    the first column says it. `keys` are the places of the sort keys, the id last. A plan without statement finds
+    nothing. `slow` ones must not hold up others on a shared connection.
     """
 
     fragment: Fragment | None
-    sources: tuple[Source, ...]
+    sources: tuple[tuple[Resource, Source], ...]
     only: int | None = None
     keys: tuple[int, ...] = ()
     slow: bool = False
 
-    def read(self, row: Sequence[bytes | None]) -> tuple[Source, Sequence[bytes | None]]:
-        """The source of a row and its columns in that source's order."""
+    def read(self, row: Sequence[bytes | None]) -> tuple[Resource, Source, Sequence[bytes | None]]:
+        """The resource and source of a row, and its columns in that source's order."""
         if self.only is not None:
-            return self.sources[self.only], row
-        return self.sources[int(row[0] or b"0")], row[1:]
+            return *self.sources[self.only], row
+        return *self.sources[int(row[0] or b"0")], row[1:]
 
     def position(self, row: Sequence[bytes | None], *, backward: bool) -> Position:
         """The place behind (or in front of) a row."""
@@ -67,21 +67,41 @@ class _Branch:
     where: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One branch of a page: the query it comes from and the place of its source among all sources of the search."""
+
+    query: Query
+    branch: _Branch
+    place: int
+
+
 def search(query: Query, tenant: str) -> Plan:
     """The statement that fetches a page: `count` rows and one more, which tells that there is another page."""
     args = Arguments(tenant)
-    branches = _branches(query.resource, query.conditions, "a", args)
-    if not branches:
-        return Plan(None, query.resource.sources)
-    if len(branches) == 1:
-        return _single(query, branches[0], args)
-    return _union(query, branches, args)
+    parts = _parts(query, args)
+    sources = tuple((each.resource, source) for each in (query, *query.also) for source in each.resource.sources)
+    if not parts:
+        return Plan(None, sources)
+    if len(parts) == 1:
+        return _single(parts[0], sources, args)
+    return _union(query, parts, sources, args)
+
+
+def _parts(query: Query, args: Arguments) -> list[_Part]:
+    parts: list[_Part] = []
+    before = 0
+    for each in (query, *query.also):
+        branches = _branches(each.resource, each.conditions, "a", args)
+        parts += [_Part(each, branch, before + branch.position) for branch in branches]
+        before += len(each.resource.sources)
+    return parts
 
 
 def count(query: Query, tenant: str, limit: int | None) -> Fragment | None:
     """The statement that counts the matches, no further than `limit` when there is one; None when nothing can match."""
     args = Arguments(tenant)
-    branches = _branches(query.resource, query.conditions, "a", args)
+    branches = [part.branch for part in _parts(query, args)]
     if not branches:
         return None
     most = "" if limit is None else f"\nlimit {limit}"
@@ -245,24 +265,25 @@ def _key(sort: Sort, source: Source, position: int, alias: str) -> tuple[str, st
     raise TypeError(f"{source.table} has no order by {sort.param.name}")
 
 
-def _keys(query: Query, branch: _Branch) -> list[tuple[str, str, bool]]:
+def _keys(part: _Part) -> list[tuple[str, str, bool]]:
     """Sort keys with type and direction, the id last; the id follows the first key's direction."""
-    keys = [(*_key(sort, branch.source, branch.position, "a"), sort.descending) for sort in query.sort]
-    return [*keys, ("a.id", "uuid", query.sort[0].descending)]
+    branch, sort = part.branch, part.query.sort
+    keys = [(*_key(each, branch.source, branch.position, "a"), each.descending) for each in sort]
+    return [*keys, ("a.id", "uuid", sort[0].descending)]
 
 
 def _order(names: Sequence[str], keys: Sequence[tuple[str, str, bool]], backward: bool) -> str:
     return ", ".join(f"{name}{' desc' if key[2] != backward else ''}" for name, key in zip(names, keys, strict=True))
 
 
-def _after(query: Query, branch: _Branch, keys: Sequence[tuple[str, str, bool]], args: Arguments) -> str | None:
+def _after(part: _Part, keys: Sequence[tuple[str, str, bool]], args: Arguments) -> str | None:
     """The predicate `behind the position`: a row comparison where all keys run the same way."""
-    place = query.position
+    place = part.query.position
     if place is None:
         return None
     bound = [f"{args.add(text)}::{kind}" for text, (_, kind, _) in zip(place.keys, keys, strict=True)]
     down = [key[2] != place.backward for key in keys]
-    reach = "=" if (branch.position > place.source) != down[-1] and branch.position != place.source else ""
+    reach = "=" if (part.place > place.source) != down[-1] and part.place != place.source else ""
     if len(set(down)) == 1:
         left, right = ", ".join(key[0] for key in keys), ", ".join(bound)
         return f"({left}) {'<' if down[0] else '>'}{reach} ({right})"
@@ -279,17 +300,17 @@ def _mixed(names: Sequence[str], bound: Sequence[str], down: Sequence[bool], rea
     return f"({' or '.join(f'({part})' for part in parts)})"
 
 
-def _where(query: Query, branch: _Branch, keys: Sequence[tuple[str, str, bool]], args: Arguments) -> str:
-    after = _after(query, branch, keys, args)
-    return _and([*branch.where, after] if after else branch.where)
+def _where(part: _Part, keys: Sequence[tuple[str, str, bool]], args: Arguments) -> str:
+    after = _after(part, keys, args)
+    return _and([*part.branch.where, after] if after else part.branch.where)
 
 
 def _backward(position: Position | None) -> bool:
     return position is not None and position.backward
 
 
-def _single(query: Query, branch: _Branch, args: Arguments) -> Plan:
-    keys = _keys(query, branch)
+def _single(part: _Part, sources: tuple[tuple[Resource, Source], ...], args: Arguments) -> Plan:
+    keys, branch, query = _keys(part), part.branch, part.query
     shown = list(branch.source.select_list)
     places = []
     for expression, _, _ in keys:
@@ -297,35 +318,34 @@ def _single(query: Query, branch: _Branch, args: Arguments) -> Plan:
             shown.append(expression)
         places.append(shown.index(expression))
     text = (
-        f"select {', '.join(shown)}\nfrom {branch.tables}\nwhere {_where(query, branch, keys, args)}\n"
+        f"select {', '.join(shown)}\nfrom {branch.tables}\nwhere {_where(part, keys, args)}\n"
         f"order by {_order([key[0] for key in keys], keys, _backward(query.position))}\nlimit {query.count + 1}"
     )
-    fragment = Fragment(text, tuple(args.values))
-    return Plan(fragment, query.resource.sources, branch.position, tuple(places), _slow(query))
+    return Plan(Fragment(text, tuple(args.values)), sources, part.place, tuple(places), _slow(query))
 
 
-def _union(query: Query, branches: Sequence[_Branch], args: Arguments) -> Plan:
-    width = max(len(branch.source.columns) for branch in branches)
+def _union(query: Query, parts: Sequence[_Part], sources: tuple[tuple[Resource, Source], ...], args: Arguments) -> Plan:
+    width = max(len(part.branch.source.columns) for part in parts)
     backward = _backward(query.position)
     selects = []
-    for branch in branches:
-        keys = _keys(query, branch)
-        columns = [f"{expression}::text" for expression in branch.source.select_list]
+    for part in parts:
+        keys = _keys(part)
+        columns = [f"{expression}::text" for expression in part.branch.source.select_list]
         columns += ["null"] * (width - len(columns))
         columns += [f"{key[0]} as k{index}" for index, key in enumerate(keys)]
         selects.append(
-            f"(select {branch.position} as source_place, {', '.join(columns)}\nfrom {branch.tables}\n"
-            f"where {_where(query, branch, keys, args)}\n"
+            f"(select {part.place} as source_place, {', '.join(columns)}\nfrom {part.branch.tables}\n"
+            f"where {_where(part, keys, args)}\n"
             f"order by {_order([key[0] for key in keys], keys, backward)}\nlimit {query.count + 1})"
         )
-    keys = [*_keys(query, branches[0]), ("source_place", "integer", query.sort[0].descending)]
+    keys = [*_keys(parts[0]), ("source_place", "integer", query.sort[0].descending)]
     names = [*(f"k{index}" for index in range(len(keys) - 1)), "source_place"]
     joined = "\nunion all\n".join(selects)
     text = (
         f"select *\nfrom (\n{joined}\n) each_source\norder by {_order(names, keys, backward)}\nlimit {query.count + 1}"
     )
     places = tuple(range(1 + width, 1 + width + len(keys) - 1))
-    return Plan(Fragment(text, tuple(args.values)), query.resource.sources, None, places, _slow(query))
+    return Plan(Fragment(text, tuple(args.values)), sources, None, places, _slow(query))
 
 
 def _slow(query: Query) -> bool:
