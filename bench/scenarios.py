@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from bench import shape
+from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import SESSION_SQL
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.create import create
@@ -25,8 +26,6 @@ from fhir_sched.search.parse import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-
-    from fhir_sched.db.fragment import Fragment
 
 BASE = "http://127.0.0.1/fhir"
 SUBJECT = "00000000-0000-0000-0000-000000000000"
@@ -63,16 +62,15 @@ class _Sent(Exception):  # noqa: N818 - no error: it carries the statement out o
 class _Catcher:
     """Stands where the connections stand, and catches the statement."""
 
-    async def read(self, tenant: str, *fragments: Fragment, slow: bool = False) -> Any:
-        raise _Sent(fragments[0])
+    async def read(self, *given: object, **_: object) -> Any:
+        raise _Sent(next(each for each in given if isinstance(each, Fragment)))
 
-    async def write(self, tenant: str, *fragments: Fragment) -> Any:
-        raise _Sent(fragments[0])
+    write = read
 
 
 def _context(tenant: str) -> Context:
-    lanes: Any = _Catcher()
-    return Context(tenant, f"{BASE}/{tenant}", lanes, SUBJECT, "staff")
+    work: Any = _Catcher()
+    return Context(tenant, f"{BASE}/{tenant}", work, SUBJECT, "staff")
 
 
 def _caught(interaction: Coroutine[Any, Any, Answer]) -> Fragment:
