@@ -181,3 +181,12 @@ def test_root_starts_it_as_another_user_even_where_that_user_cannot_walk(tmp_pat
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
     with embedded.start(closed / "data") as server:
         assert _remembered(server) == ["one"]
+
+
+def test_a_user_without_an_account_is_told_so_in_one_line(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("fhir_sched.db.embedded.pwd.getpwuid", unknown)
+    with pytest.raises(EmbeddedError, match=r"no entry in /etc/passwd.*FHIR_SCHED_DATABASE_URL"):
+        embedded.start(data_dir)

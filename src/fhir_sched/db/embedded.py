@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import pwd
 import signal
 import subprocess
 import tempfile
@@ -228,6 +229,14 @@ def _lock(path: Path, purpose: str, exclusive: bool, timeout_s: float) -> IO[str
 
 def _init(cluster: Path, identity: Identity | None) -> None:
     """A fresh cluster; made beside its place and renamed, so that a half-made one is never taken for whole."""
+    uid = os.geteuid() if identity is None else identity.uid
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise EmbeddedError(
+            f"the user {uid} has no entry in /etc/passwd, without which PostgreSQL makes no cluster: "
+            "start as a user that has one, or set FHIR_SCHED_DATABASE_URL"
+        ) from None
     draft = cluster.with_name("postgres.new")
     _remove_tree(draft)
     own(draft, identity)
