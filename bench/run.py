@@ -157,6 +157,7 @@ class _Bench:
         self.figures: Figures = defaultdict(lambda: defaultdict(list))
         self.generator_us: list[float] = []
         self.served = 0
+        self.worker_us = 0.0
         self.turn = 0
 
     def warm_up(self, scenario: Scenario) -> None:
@@ -179,6 +180,7 @@ class _Bench:
             ("pgbench_32_p50_ms", crowd.p50_ms),
             ("pgbench_32_p99_ms", crowd.p99_ms),
             ("p99_ratio", got.p99_ms / crowd.p99_ms),
+            ("worker_us", self.worker_us),
         ):
             self.figures[scenario.name][name].append(value)
         self.generator_us.append(got.generator_us)
@@ -197,7 +199,9 @@ class _Bench:
         requests = scenario.requests(self._turns(count) if scenario.consumes else 0, count)
         if not scenario.consumes:
             requests *= int(seconds) + 1
+        before = sum(self.process.cpu_times()[:2])
         got = load.drive(self.port, requests, status=scenario.status, connections=CONNECTIONS, seconds=seconds)
+        self.worker_us = (sum(self.process.cpu_times()[:2]) - before) / got.requests * 1e6
         self.served += got.requests
         return got
 
@@ -240,7 +244,7 @@ def _results(bench: _Bench) -> dict[str, Any]:
 
 
 def _print(results: dict[str, Any]) -> None:
-    columns = ("rps", "pgbench_tps", "ratio", "p50_ms", "p99_ms", "pgbench_32_p99_ms", "p99_ratio")
+    columns = ("rps", "pgbench_tps", "ratio", "p50_ms", "p99_ms", "pgbench_32_p99_ms", "p99_ratio", "worker_us")
     print(f"\n{'':<13}" + "".join(f"{name:>19}" for name in columns))
     for name, figures in results.items():
         if "rps" in figures:
