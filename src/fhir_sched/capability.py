@@ -1,10 +1,150 @@
-"""The declarations -> CapabilityStatement. R4 5.3."""
+"""The declarations -> CapabilityStatement. R4 5.3.
+
+What is said here is read from the tables that the routes and the search parser read too: the interactions and search
+parameters of a `Resource`, the modifiers of a parameter, the references that `_include` follows. Knows nothing of HTTP.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+from fhir_sched import __version__, profiles
+from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, TokenParam
+from fhir_sched.resources import RESOURCES
+from fhir_sched.search.parse import modifiers
+
+CHANGED: Final = "2026-11-23"
+"""The day on which the declarations last changed (`CapabilityStatement.date`)."""
+
+NEUTRAL_BASE: Final = "http://localhost:8080/fhir/tenant"
+"""The base in the published file."""
+
+_SPEC: Final = "http://hl7.org/fhir/"
+_OPEN: Final = (
+    "Open: every request is served without a token, so the server listens on a loopback address alone. "
+    "A tenant's data is reached through that tenant's URL only."
+)
+_INTERACTIONS: Final = {
+    "read": "404 for an id that never was, 410 for one that was deleted",
+    "create": "The server gives the id; the client's is ignored",
+    "update": "With If-Match only that version is changed (412); an id that never was is 405",
+    "delete": "204 also where there is nothing; 409 while other resources need it",
+    "vread": "Every version that there was, whichever program made it",
+    "history-instance": "Newest first, deletions included; takes _count, _since and _at",
+    "history-type": "Newest first, deletions included; takes _count, _since and _at",
+    "search-system": "GET, or POST to _search, with _type; only parameters that all the types searched have",
+    "history-system": "Newest first, deletions included; takes _count, _since and _at",
+    "search-type": "GET, or POST to _search; pages follow the next link",
+}
+_PREFIXES: Final = "eq ne gt lt ge le sa eb ap"
 
 
 def statement(base: str) -> dict[str, Any]:
-    """The CapabilityStatement of the server at that base."""
-    return {"resourceType": "CapabilityStatement"}
+    """The CapabilityStatement of the server at that FHIR base."""
+    return {
+        "resourceType": "CapabilityStatement",
+        "name": "FhirSched",
+        "title": "fhir-sched, a FHIR R4 API for scheduling",
+        "status": "active",
+        "date": CHANGED,
+        "kind": "instance",
+        "software": {"name": "fhir-sched", "version": __version__},
+        "implementation": {"description": "The schedules, slots and appointments of one tenant", "url": base},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [
+            {
+                "mode": "server",
+                "documentation": "Times of a search without an offset are in the zone of the schedule concerned. "
+                "Unknown search parameters are refused under Prefer: handling=strict, else named in the Bundle.",
+                "security": {"cors": True, "description": _OPEN},
+                "interaction": [
+                    {"code": code, "documentation": _INTERACTIONS[code]}
+                    for code in SYSTEM_METHODS
+                    if code in _INTERACTIONS
+                ],
+                "resource": [*map(_resource, RESOURCES.values()), _conformance("StructureDefinition")],
+            }
+        ],
+    }
+
+
+def _resource(resource: Resource) -> dict[str, Any]:
+    forward = [f"{resource.type}:{param.name}" for param in resource.hosted]
+    reverse = [
+        f"{other.type}:{param.name}"
+        for other in RESOURCES.values()
+        for param in other.hosted
+        if resource.type in param.targets
+    ]
+    return {
+        "type": resource.type,
+        "profile": f"{_SPEC}StructureDefinition/{resource.type}",
+        "documentation": _documentation(resource),
+        "interaction": [
+            {"code": code, "documentation": _INTERACTIONS[code]}
+            for code in resource.interactions
+            if code in _INTERACTIONS
+        ],
+        "versioning": "versioned-update",
+        "readHistory": "vread" in resource.interactions,
+        "updateCreate": False,
+        "conditionalCreate": "conditional-create" in resource.interactions,
+        "conditionalRead": "full-support" if "conditional-read" in resource.interactions else "not-supported",
+        "conditionalUpdate": "conditional-update" in resource.interactions,
+        "conditionalDelete": "single" if "conditional-delete" in resource.interactions else "not-supported",
+        "referencePolicy": ["literal", "logical"],
+        **({"searchInclude": forward} if forward else {}),
+        **({"searchRevInclude": reverse} if reverse else {}),
+        "searchParam": [_search_param(resource, param) for param in resource.params],
+    }
+
+
+def _documentation(resource: Resource) -> str:
+    keys = ", ".join(param.name for param in resource.params if param.sortable)
+    chains = ", ".join(f"{param.name}.{{{'|'.join(param.targets)} parameter}}" for param in resource.hosted)
+    said = f"{resource.doc} _sort takes {keys}; _count and _total are served too."
+    return f"{said} Chains: {chains}." if chains else said
+
+
+def _search_param(resource: Resource, param: Param) -> dict[str, Any]:
+    return {
+        "name": param.name,
+        "definition": resource.definition(param),
+        "type": param.type,
+        "documentation": f"{param.doc.rstrip('.')}. {_takes(param)}",
+    }
+
+
+def _takes(param: Param) -> str:
+    """What a parameter takes beside plain values."""
+    taken = [f":{modifier}" for modifier in modifiers(param)]
+    match param:
+        case DateParam():
+            return f"Takes the prefixes {_PREFIXES} and {' '.join(taken)}."
+        case ReferenceParam(targets=targets):
+            types = " ".join(f":{target}" for target in targets) or ":[type]"
+            return f"Takes {' '.join(taken)} {types}."
+        case TokenParam(codes=codes) if codes:
+            return f"Codes: {', '.join(sorted(codes))}. Takes {' '.join(taken)}."
+        case _:
+            return f"Takes {' '.join(taken)}."
+
+
+def _conformance(kind: str) -> dict[str, Any]:
+    """A type of which only what the product itself defines is served."""
+    return {
+        "type": kind,
+        "profile": f"{_SPEC}StructureDefinition/{kind}",
+        "documentation": f"Every {kind} that the product itself defines, the same for every tenant",
+        "interaction": [{"code": code} for code in profiles.INTERACTIONS],
+        "searchParam": [
+            {
+                "name": param.name,
+                "definition": param.definition or f"{_SPEC}SearchParameter/conformance-{param.name}",
+                "type": param.type,
+                "documentation": param.doc,
+            }
+            for param in profiles.PARAMS
+        ],
+    }

@@ -93,7 +93,8 @@ class References(Binding):
     """References in uuid columns, those beyond the columns in the side table under `entry` and a plus sign.
 
     `check` names the kept element whose side-table entry (under `entry`) must confirm the type, where two types share
-    a word of `type_column`. `prefix` is that of the ids of a resource of our own.
+    a word of `type_column`. `prefix` is that of the ids of a resource of our own, `others` a uuid[] column with further
+    ones.
     """
 
     columns: tuple[ReferenceColumn, ...]
@@ -101,6 +102,7 @@ class References(Binding):
     type_column: str = ""
     check: str = ""
     prefix: str = ""
+    others: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,18 +216,47 @@ class Source:
 
 HEAD = ("id", "version", "updated_at", "fhir")
 
+METHODS: Mapping[str, str] = {
+    "read": "GET",
+    "vread": "GET",
+    "update": "PUT",
+    "delete": "DELETE",
+    "history-instance": "GET",
+    "history-type": "GET",
+    "create": "POST",
+    "search-type": "GET",
+    "search-form": "POST",
+    "conditional-read": "GET",
+    "conditional-create": "POST",
+    "conditional-update": "PUT",
+    "conditional-delete": "DELETE",
+}
+"""The interactions that a resource may have and their methods, by R4's code or, where it has none, a name of ours."""
+
+SYSTEM_METHODS: Mapping[str, str] = {
+    "search-system": "GET",
+    "search-system-form": "POST",
+    "search-compartment": "GET",
+    "search-compartment-form": "POST",
+    "history-system": "GET",
+}
+"""The interactions on all resources together, in the same way."""
+
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource type: its sources (the first is the one that new ids come from) and its search parameters."""
+    """A resource type: its sources (the first is the one that new ids come from), what can be done and searched.
+
+    The routes and the CapabilityStatement both read `interactions` and `params`, so that one can't say what the other
+    does not do.
+    """
 
     type: str
     doc: str
     sources: tuple[Source, ...]
     params: tuple[Param, ...]
     default_sort: str
-    includes: tuple[str, ...] = ()
-    rev_includes: tuple[str, ...] = ()
+    interactions: tuple[str, ...] = tuple(METHODS)
 
     @cached_property
     def param(self) -> dict[str, Param]:
@@ -236,6 +267,16 @@ class Resource:
     def source(self) -> dict[str, Source]:
         """Sources by the prefix of their ids."""
         return {source.prefix: source for source in self.sources}
+
+    @cached_property
+    def hosted(self) -> tuple[ReferenceParam, ...]:
+        """The reference parameters that lead to resources served here: those that `_include` follows."""
+        references = (param for param in self.params if isinstance(param, ReferenceParam))
+        return tuple(param for param in references if any(_is_hosted(binding) for binding in param.bindings))
+
+    def definition(self, param: Param) -> str:
+        """The canonical URL of the SearchParameter that defines one of its parameters."""
+        return param.definition or f"http://hl7.org/fhir/SearchParameter/{self.type}-{param.name}"
 
     def source_of(self, document: Mapping[str, Any]) -> Source:
         """The table that a new resource goes to."""
@@ -248,6 +289,10 @@ class Resource:
         if source is None or len(text) != 36 or text != text.lower() or not _is_uuid(text):
             return None
         return source, text
+
+
+def _is_hosted(binding: Binding) -> bool:
+    return isinstance(binding, References) and bool(binding.prefix)
 
 
 def _marked(document: Mapping[str, Any], mark: tuple[str, str] | None) -> bool:

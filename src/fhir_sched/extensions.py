@@ -29,7 +29,7 @@ _TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:00)?|24:00(:00)?")
 class Part:
     """One extension (by the last part of its URL) and its column.
 
-    `server_set` parts are shown, never read. `value` is the FHIR name of the value element.
+    `server_set` parts are shown, never read. `value` is the FHIR name of the value element, `doc` says what it means.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Part:
     server_set: bool = False
     omit: bytes | None = None
     default: bytes | None = None
+    doc: str = ""
 
     @property
     def url(self) -> str:
@@ -118,6 +119,18 @@ class JsonText(Part):
 
 def _refuse(word: str) -> Any:
     raise ValueError(word)
+
+
+RULE_PARTS = (
+    ("daysOfWeek", "code", "1", "*", f"A day on which the rule holds: one of {', '.join(DAYS)}"),
+    ("startTime", "time", "1", "1", "When the first slot begins, on the clock of the schedule's zone"),
+    ("endTime", "time", "1", "1", "When the last slot has ended, on the clock of the schedule's zone"),
+    ("slotMinutes", "positiveInt", "1", "1", "How long a slot is, in minutes"),
+    ("appointmentType", "code", "0", "1", "The appointmentType of the slots"),
+    ("validFrom", "date", "0", "1", "The first day on which the rule holds"),
+    ("validTo", "date", "0", "1", "The last day on which the rule holds"),
+)
+"""The parts of one weekly rule: name, type of the value, cardinality, meaning."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _run(settings: Settings, listener: socket.socket, announce: Callable[[], Non
         "fhir_sched.serving:application",
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http="fhir_sched.http.protocol:Protocol",
         ws="none",
         lifespan="on",
         access_log=False,

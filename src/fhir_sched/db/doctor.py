@@ -6,6 +6,7 @@ keeps what it has confirmed. Reads catalogues alone, never a row of a tenant.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ _INDEX: Final = re.compile(
 
 # One row: what was applied (or null when that cannot be read) and the three settings, in one trip.
 READY_SQL: Final = """
-select (select array_agg(concat_ws(' ', version, name, checksum) order by version) from public.fhir_sched_migrations),
+select (select json_agg(concat_ws(' ', version, name, checksum) order by version)::text
+        from public.fhir_sched_migrations),
        current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit')
 """
 
@@ -75,10 +77,10 @@ def ready(connection: psycopg.Connection) -> list[str]:
     return [] if row is None else not_ready(row)
 
 
-def not_ready(row: tuple[Any, ...]) -> list[str]:
-    """What the row of `READY_SQL` says against sending requests."""
+def not_ready(row: tuple[str | None, ...]) -> list[str]:
+    """What the row of `READY_SQL` says against sending requests; its values are texts."""
     reasons = [f"{name} is off" for name, value in zip(_DURABILITY, row[1:], strict=True) if value == "off"]
-    if row[0] != _expected():
+    if json.loads(row[0] or "null") != _expected():
         reasons.append("the migrations are not current")
     return reasons
 

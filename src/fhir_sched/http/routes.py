@@ -60,7 +60,7 @@ class Routes:
 
     def _call(self, request: Request, path: list[str]) -> Call:
         pairs = request.parameters
-        if path[1:] == ["_search"]:
+        if path[-1:] == ["_search"]:
             negotiate.require_form(request)
             pairs = pairs + decode_form(request.body)
         headers = request.headers

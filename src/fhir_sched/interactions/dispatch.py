@@ -69,13 +69,13 @@ def _actions(context: Context, call: Call) -> Actions:
         case [name, fhir_id, "_history", version] if name in RESOURCES:
             return {"vread": lambda: vread(context, RESOURCES[name], fhir_id, version)}
         case [kind, fhir_id, name] if kind in COMPARTMENTS:
-            return {"GET": lambda: _compartment(context, call, kind, fhir_id, name)}
+            return {"search-compartment": lambda: _compartment(context, call, kind, fhir_id, name)}
         case [kind, fhir_id, name, "_search"] if kind in COMPARTMENTS:
-            return {"POST": lambda: _compartment(context, call, kind, fhir_id, name)}
+            return {"search-compartment-form": lambda: _compartment(context, call, kind, fhir_id, name)}
         case []:
-            return {"GET": lambda: _system_search(context, call)}
+            return {"search-system": lambda: _system_search(context, call)}
         case ["_search"]:
-            return {"POST": lambda: _system_search(context, call)}
+            return {"search-system-form": lambda: _system_search(context, call)}
         case ["_history"]:
             return {"history-system": lambda: history(context, list(RESOURCES.values()), call.pairs)}
     raise no_route(call.path)

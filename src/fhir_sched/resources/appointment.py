@@ -58,8 +58,20 @@ _APPOINTMENTS = Source(
             "extension",
             ("source", "allow_double_booking"),
             parts=(
-                Part("appointment-source", "source", "valueCode", server_set=True),
-                Flag("allow-double-booking", "allow_double_booking", "valueBoolean", default=b"f"),
+                Part(
+                    "appointment-source",
+                    "source",
+                    "valueCode",
+                    server_set=True,
+                    doc="Who made the appointment: staff, portal (the patient) or hl7 (another system). Set by the server.",
+                ),
+                Flag(
+                    "allow-double-booking",
+                    "allow_double_booking",
+                    "valueBoolean",
+                    default=b"f",
+                    doc="Whether the appointment may overlap others of its practitioner, and take a slot that is taken",
+                ),
             ),
         ),
     ),
@@ -80,7 +92,18 @@ _WAITLIST = Source(
         DateTime("created", ("created_at",)),
         Text("comment", ("note",)),
         Participants("participant", ("patient_id",), further="", types=("Patient",)),
-        Extensions("extension", ("criteria",), parts=(JsonText("waitlist-criteria", "criteria", "valueString"),)),
+        Extensions(
+            "extension",
+            ("criteria",),
+            parts=(
+                JsonText(
+                    "waitlist-criteria",
+                    "criteria",
+                    "valueString",
+                    doc="What the one who waits wishes for: a JSON object as text",
+                ),
+            ),
+        ),
     ),
     zone_from="schedule_id",
     mark=("status", "waitlist"),
@@ -137,7 +160,7 @@ APPOINTMENT = Resource(
         TokenParam("service-type", "Appointment.serviceType", "The specific service that is to be performed", (SideTable(),) * 2, path=("serviceType",)),
         ReferenceParam(
             "slot", "Appointment.slot", "The slots that this appointment is filling",
-            (References((ReferenceColumn("slot_id", "Slot"),), entry="Appointment.slot", prefix="slt"), Never()),
+            (References((ReferenceColumn("slot_id", "Slot"),), entry="Appointment.slot", prefix="slt", others="extra_slot_ids"), Never()),
             targets=("Slot",), path=("slot",),
         ),
         TokenParam("specialty", "Appointment.specialty", "The specialty of a practitioner that would be required", (SideTable(),) * 2, path=("specialty",)),
@@ -149,6 +172,4 @@ APPOINTMENT = Resource(
         ReferenceParam("supporting-info", "Appointment.supportingInformation", "Additional information to support the appointment", (SideTable(),) * 2, path=("supportingInformation",)),
     ),
     default_sort="date",
-    includes=("Appointment:slot", "Appointment:actor", "Appointment:patient", "Appointment:practitioner", "Appointment:location"),
-    rev_includes=(),
 )  # fmt: skip

@@ -31,8 +31,20 @@ _SCHEDULES = Source(
             "extension",
             ("timezone", "availability_pattern"),
             parts=(
-                Zone("schedule-timezone", "timezone", "valueCode", omit=b"UTC", default=b"UTC"),
-                Availability("schedule-availability", "availability_pattern", ""),
+                Zone(
+                    "schedule-timezone",
+                    "timezone",
+                    "valueCode",
+                    omit=b"UTC",
+                    default=b"UTC",
+                    doc="The IANA time zone of the schedule's clock, UTC without it",
+                ),
+                Availability(
+                    "schedule-availability",
+                    "availability_pattern",
+                    "",
+                    doc="One weekly rule by which slots are made; several rules add up",
+                ),
             ),
         ),
     ),
@@ -78,6 +90,4 @@ SCHEDULE = Resource(
         TokenParam("specialty", "Schedule.specialty", "Type of specialty needed", (SideTable(),), path=("specialty",)),
     ),
     default_sort="_id",
-    includes=("Schedule:actor",),
-    rev_includes=("Slot:schedule",),
 )  # fmt: skip

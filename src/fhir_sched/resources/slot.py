@@ -47,7 +47,13 @@ _SLOTS = Source(
     zone_from="schedule_id",
 )
 
-EXCEPTION_TYPE = Part("schedule-exception-type", "type", "valueCode", default=b"holiday")
+EXCEPTION_TYPE = Part(
+    "schedule-exception-type",
+    "type",
+    "valueCode",
+    default=b"holiday",
+    doc="Why the time is blocked; it makes the Slot an exception of the schedule",
+)
 
 _EXCEPTIONS = Source(
     table="schedule_exceptions",
@@ -93,6 +99,4 @@ SLOT = Resource(
         ),
     ),
     default_sort="start",
-    includes=("Slot:schedule",),
-    rev_includes=("Appointment:slot",),
 )  # fmt: skip

@@ -1,0 +1,113 @@
+"""What the product itself defines: the StructureDefinitions of its extensions, made from their declarations.
+
+R4 5.4 (StructureDefinition), 2.4 (Extensibility). Knows nothing of HTTP or of tenants: all tenants share them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+from fhir_sched import __version__
+from fhir_sched.definition import Param, TokenParam, UriParam
+from fhir_sched.extensions import RULE_PARTS, Availability, Extensions, Part
+from fhir_sched.resources import RESOURCES
+
+INTERACTIONS: Final = ("read", "search-type")
+PARAMS: Final[tuple[Param, ...]] = (
+    TokenParam(
+        "_id",
+        "Resource.id",
+        "Logical id of this artifact",
+        definition="http://hl7.org/fhir/SearchParameter/Resource-id",
+    ),
+    UriParam("url", "StructureDefinition.url", "The uri that identifies the structure definition"),
+)
+"""The search parameters of these types; each finds the exact value."""
+
+
+@cache
+def definitions() -> dict[str, dict[str, dict[str, Any]]]:
+    """The resources by type and id."""
+    found = [(resource.type, part) for resource in RESOURCES.values() for part in _parts(resource.type)]
+    return {"StructureDefinition": {part.name: _extension(kind, part) for kind, part in sorted(found, key=_by_name)}}
+
+
+def _by_name(found: tuple[str, Part]) -> str:
+    return found[1].name
+
+
+def _parts(kind: str) -> list[Part]:
+    elements = (element for source in RESOURCES[kind].sources for element in source.elements)
+    return [part for element in elements if isinstance(element, Extensions) for part in element.parts]
+
+
+def _extension(kind: str, part: Part) -> dict[str, Any]:
+    """The StructureDefinition of one extension on that resource type."""
+    repeats = isinstance(part, Availability)
+    return {
+        "resourceType": "StructureDefinition",
+        "id": part.name,
+        "url": part.url,
+        "version": __version__,
+        "name": "".join(word.capitalize() for word in part.name.split("-")),
+        "title": part.name.replace("-", " ").capitalize(),
+        "status": "active",
+        "description": f"{part.doc.rstrip('.')}.",
+        "fhirVersion": "4.0.1",
+        "kind": "complex-type",
+        "abstract": False,
+        "context": [{"type": "element", "expression": kind}],
+        "type": "Extension",
+        "baseDefinition": "http://hl7.org/fhir/StructureDefinition/Extension",
+        "derivation": "constraint",
+        "differential": {
+            "element": [
+                {
+                    "id": "Extension",
+                    "path": "Extension",
+                    "short": part.doc,
+                    "definition": part.doc,
+                    "min": 0,
+                    "max": "*" if repeats else "1",
+                },
+                *(_rule_elements() if repeats else [_closed("Extension.extension")]),
+                {"id": "Extension.url", "path": "Extension.url", "fixedUri": part.url},
+                _closed("Extension.value[x]") if repeats else _value("", part.value.removeprefix("value")),
+            ]
+        },
+    }
+
+
+def _closed(path: str) -> dict[str, Any]:
+    return {"id": path, "path": path, "max": "0"}
+
+
+def _value(prefix: str, kind: str) -> dict[str, Any]:
+    """The element that holds the value; R4 names primitive types with a small first letter."""
+    return {
+        "id": f"Extension{prefix}.value[x]",
+        "path": f"Extension{'.extension' if prefix else ''}.value[x]",
+        "min": 1,
+        "type": [{"code": kind[0].lower() + kind[1:]}],
+    }
+
+
+def _rule_elements() -> list[dict[str, Any]]:
+    """The slices of a weekly rule."""
+    listed: list[dict[str, Any]] = [
+        {
+            "id": "Extension.extension",
+            "path": "Extension.extension",
+            "slicing": {"discriminator": [{"type": "value", "path": "url"}], "rules": "open"},
+            "min": sum(int(low) for _, _, low, _, _ in RULE_PARTS),
+        }
+    ]
+    for name, kind, low, high, meaning in RULE_PARTS:
+        prefix = f".extension:{name}"
+        here = {"id": f"Extension{prefix}", "path": "Extension.extension", "sliceName": name, "short": meaning}
+        listed.append({**here, "definition": meaning, "min": int(low), "max": high})
+        listed.append({"id": f"Extension{prefix}.extension", "path": "Extension.extension.extension", "max": "0"})
+        listed.append({"id": f"Extension{prefix}.url", "path": "Extension.extension.url", "fixedUri": name})
+        listed.append(_value(prefix, kind))
+    return listed
