@@ -319,12 +319,17 @@ def _absent(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -
             targets = getattr(criterion.param, "targets", ())
             names = dict.fromkeys(column.column for column in columns)
             parts = [f"{row.alias}.{name} is null" for name in names]
-            types = args.one_of("t.system", targets, "text")
-            parts += [f"not {side(entry + '+', row, args, f' and {types}')}"] if entry else []
+            if entry:
+                types = args.one_of("t.system", targets, "text")
+                parts.append(f"not {side(entry + '+', row, args, f' and {types}')}")
             return " and ".join(parts) or ALL
         case SideTable(column) if not (
             isinstance(criterion.param, TokenParam) and criterion.param.kind == "identifier"
         ):
-            unsaid = f"coalesce({row.alias}.{column}, '') = '' and " if column else ""
-            return f"{unsaid}not {side(f'{row.resource.type}.{criterion.param.name}', row, args)}"
+            entry = f"{row.resource.type}.{criterion.param.name}"
+            parts = [f"coalesce({row.alias}.{column}, '') = ''"] if column else []
+            parts.append(f"not {side(entry, row, args)}")
+            if isinstance(criterion.param, ReferenceParam):
+                parts.append(f"not {side(f'{entry}:identifier', row, args)}")
+            return " and ".join(parts)
     return EMPTY

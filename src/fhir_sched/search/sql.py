@@ -235,12 +235,15 @@ def _chain(chain: Chain, row: Row, args: Arguments) -> Either:
 
 
 def _has(has: Has, row: Row, args: Arguments) -> Either:
-    expressions = {}
+    first, others = {}, {}
     for source, binding in zip(has.resource.sources, has.param.bindings, strict=True):
         if isinstance(binding, References) and binding.prefix == row.source.prefix:
-            expressions[source.prefix] = f"{{row}}.{binding.columns[0].column}"
+            first[source.prefix] = f"{{row}}.{binding.columns[0].column}"
+            if binding.others:
+                others[source.prefix] = f"unnest({{row}}.{binding.others})"
     inner = f"{row.alias}x"
-    ids = _ids(has.resource, has.criterion, expressions, args, inner) if expressions else ""
+    selects = [_ids(has.resource, has.criterion, each, args, inner) for each in (first, others) if each]
+    ids = " union all ".join(filter(None, selects))
     return Either(f"{row.alias}.id in ({ids})" if ids else EMPTY)
 
 
