@@ -1,7 +1,7 @@
 """The ASGI application: bytes -> Request, Response -> bytes, and the one place where errors become answers.
 
-Everything below `/fhir/` takes a thin path to the routes; the few pages beside it are Starlette's. Limits on sizes are
-applied before anything is read. Knows no resource.
+Everything below `/fhir/` goes to the routes, the few paths beside it to the pages. Limits on sizes are applied before
+anything is read. Knows no resource.
 """
 
 from __future__ import annotations
@@ -70,24 +70,21 @@ class App:
                 return
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        if not path.startswith("/fhir/") and path in self.pages:
-            await self.pages[path](scope, receive, send)
-            return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         response = await self._respond(scope, headers, receive)
         await _send(response, scope["method"], headers, send)
 
     async def _respond(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Response:
         try:
-            if scope["method"] == "OPTIONS":
-                return Response(204, headers=[(b"allow", _METHODS)])
-            segments = _segments(scope["raw_path"], scope["query_string"])
+            if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                return Response(204)
+            page = self.pages.get(scope["path"])
+            segments = [] if page else _segments(scope["raw_path"], scope["query_string"])
             body = await _body(headers, receive) if scope["method"] not in ("GET", "HEAD") else b""
             request = Request(
                 scope["method"], segments, headers, scope["query_string"], body, self._root(scope, headers)
             )
-            return await self.routes.handle(request)
+            return await (page or self.routes.handle)(request)
         except FhirError as error:
             return _refusal(error)
         except Exception:

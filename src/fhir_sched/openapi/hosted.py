@@ -1,0 +1,162 @@
+"""The operations on the resources that are served, from the interactions and search parameters they declare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from fhir_sched.definition import METHODS, Resource
+from fhir_sched.openapi import answers, examples, parameters
+from fhir_sched.openapi.operations import BASE, Operation, Placed, operation, shared
+from fhir_sched.resources import RESOURCES
+
+_PATHS: Final = {
+    "read": "/{id}",
+    "update": "/{id}",
+    "delete": "/{id}",
+    "patch": "/{id}",
+    "vread": "/{id}/_history/{version}",
+    "history-instance": "/{id}/_history",
+    "history-type": "/_history",
+    "create": "",
+    "search-type": "",
+    "search-form": "/_search",
+    "conditional-update": "",
+    "conditional-delete": "",
+}
+"""Where below the type an interaction is; those without a path of their own are headers of another one."""
+
+
+def of_resources() -> Iterator[Placed]:
+    """Every interaction that has a path of its own."""
+    for resource in RESOURCES.values():
+        for code in resource.interactions:
+            if code in _PATHS:
+                path = f"{BASE}/{resource.type}{_PATHS[code]}"
+                yield path, METHODS[code], _OPERATIONS[code](resource)
+
+
+def _read(resource: Resource) -> Operation:
+    given = [shared("if-none-match")] if "conditional-read" in resource.interactions else []
+    found = answers.resource("The current version", f"Served{resource.type}")
+    return _of(resource, "read", "Read it", {"200": found}, (*answers.READING, 304, 410), given)
+
+
+def _vread(resource: Resource) -> Operation:
+    found = answers.resource("That version", f"Served{resource.type}")
+    return _of(resource, "vread", "Read one of its versions", {"200": found}, (*answers.READING, 410))
+
+
+def _create(resource: Resource) -> Operation:
+    given = [shared("return")]
+    given += [shared("if-none-exist")] if "conditional-create" in resource.interactions else []
+    made = answers.resource("Created", f"Served{resource.type}", located=True)
+    made["links"] = {
+        code: {"operationId": f"{code}{resource.type}", "parameters": _same("tenant", id="$response.body#/id")}
+        for code in ("read", "delete")
+    }
+    made["links"]["update"] = {
+        "operationId": f"update{resource.type}",
+        "parameters": _same("tenant", id="$response.body#/id"),
+        "requestBody": "$response.body",
+    }
+    there = answers.resource("It was there: one resource matches If-None-Exist", f"Served{resource.type}", located=True)
+    made = _of(resource, "create", "Create one", {"201": made, "200": there}, (*answers.WRITING, 304), given)
+    return {**made, "requestBody": _body(resource)}
+
+
+def _same(*names: str, **others: str) -> dict[str, str]:
+    return {**{name: f"$request.path.{name}" for name in names}, **others}
+
+
+def _update(resource: Resource) -> Operation:
+    made = _of(
+        resource,
+        "update",
+        "Replace it",
+        _written(resource),
+        answers.WRITING,
+        [shared("if-match"), shared("return")],
+    )
+    return {**made, "requestBody": _body(resource)}
+
+
+def _written(resource: Resource) -> dict[str, Any]:
+    served = f"Served{resource.type}"
+    return {
+        "200": answers.resource("The new version", served, located=True),
+        "201": answers.resource("It was deleted before, or nothing matched, and is there now", served, located=True),
+    }
+
+
+def _body(resource: Resource) -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{resource.type}"}, "examples": examples.of(resource.type)}
+    return {"required": True, "content": {answers.FHIR_JSON: content}}
+
+
+def _delete(resource: Resource) -> Operation:
+    gone = {"204": {"description": "It is gone, or never was"}}
+    return _of(resource, "delete", "Delete it", gone, (*answers.WRITING,), [shared("if-match")])
+
+
+def _conditional_update(resource: Resource) -> Operation:
+    summary = "Replace the one that matches, or create one"
+    given = [*parameters.criteria(resource), shared("if-match"), shared("return")]
+    made = _of(resource, "conditional-update", summary, _written(resource), answers.WRITING, given)
+    return {**made, "requestBody": _body(resource)}
+
+
+def _conditional_delete(resource: Resource) -> Operation:
+    gone = {"204": {"description": "The one that matched is gone, or none matched"}}
+    given = [*parameters.criteria(resource), shared("if-match")]
+    return _of(resource, "conditional-delete", "Delete the one that matches", gone, answers.WRITING, given)
+
+
+def _search(resource: Resource) -> Operation:
+    given = [*parameters.search(resource), shared("handling")]
+    return _of(resource, "search-type", "Search", {"200": answers.bundle("A page of matches")}, answers.READING, given)
+
+
+def _search_form(resource: Resource) -> Operation:
+    made = _of(
+        resource,
+        "search-form",
+        "Search by a form",
+        {"200": answers.bundle("A page of matches")},
+        (*answers.READING, 413, 415),
+    )
+    return {**made, "requestBody": answers.form(parameters.search(resource))}
+
+
+def _history(code: str, summary: str) -> Callable[[Resource], Operation]:
+    def made(resource: Resource) -> Operation:
+        found = {"200": answers.bundle("A page of versions, newest first")}
+        return _of(resource, code, summary, found, answers.READING, parameters.history())
+
+    return made
+
+
+def _of(
+    resource: Resource,
+    code: str,
+    summary: str,
+    found: dict[str, Any],
+    refused: tuple[int, ...],
+    given: list[dict[str, Any]] | None = None,
+) -> Operation:
+    return operation(f"{code}{resource.type}", summary, resource.type, {**found, **answers.refusals(refused)}, given)
+
+
+_OPERATIONS: Final[dict[str, Callable[[Resource], Operation]]] = {
+    "read": _read,
+    "vread": _vread,
+    "create": _create,
+    "update": _update,
+    "delete": _delete,
+    "history-instance": _history("history-instance", "Its versions"),
+    "history-type": _history("history-type", "The versions of all"),
+    "search-type": _search,
+    "search-form": _search_form,
+    "conditional-update": _conditional_update,
+    "conditional-delete": _conditional_delete,
+}
