@@ -5,8 +5,6 @@ What is asked for is decided by `interactions.dispatch`; only what HTTP alone kn
 
 from __future__ import annotations
 
-from typing import Any
-
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.work import Alone
@@ -17,6 +15,7 @@ from fhir_sched.interactions.batch import batch
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context, etag
 from fhir_sched.interactions.dispatch import perform
+from fhir_sched.interactions.idempotent import checked_key, fingerprint, once
 from fhir_sched.interactions.transaction import transaction
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.reference import is_uuid
@@ -33,12 +32,9 @@ class Routes:
 
     async def handle(self, request: Request) -> Response:
         """The answer, or FhirError."""
-        content_type = negotiate.response_type(request)
         tenant = _tenant(request.segments[0])
         context = Context(tenant, f"{request.root}/fhir/{tenant}", Alone(self.lanes, tenant), ANONYMOUS, "staff")
-        response = await self._respond(context, request, request.segments[1:])
-        response.content_type = content_type
-        return response
+        return await self._respond(context, request, request.segments[1:])
 
     async def _respond(self, context: Context, request: Request, path: list[str]) -> Response:
         found = conformance.respond(context.base, request, path, strict=self._strict(request))
@@ -46,17 +42,25 @@ class Routes:
             return found
         if not path and request.method == "POST":
             return _answer(await self._bundle(context, request))
-        answer = await perform(context, self._call(request, path))
+        call = self._call(request, path)
+        mark = _once(request)
+        if mark is None or path[-1:] == ["_search"]:
+            answer = await perform(context, call)
+        else:
+            answer = await once(context, *mark, lambda inside: perform(inside, call))
         return _written(answer, request) if request.method in ("POST", "PUT", "PATCH") else _answer(answer)
 
     async def _bundle(self, context: Context, request: Request) -> Answer:
-        bundle = _document(request)
+        bundle = negotiate.parse(request)
         listed = entries.checked(bundle)
-        run = batch if bundle["type"] == "batch" else transaction
         wanted = preconditions.preference(request.header(b"prefer"), "return").lower()
-        return await run(
-            context, listed, preconditions.versions, strict=self._strict(request), with_body=wanted != "minimal"
-        )
+        manner = entries.Manner(preconditions.versions, self._strict(request), wanted != "minimal")
+        mark = _once(request)
+        if bundle["type"] == "batch":
+            return await batch(context, listed, manner, mark)
+        if mark is None:
+            return await transaction(context, listed, manner)
+        return await once(context, *mark, lambda inside: transaction(inside, listed, manner))
 
     def _call(self, request: Request, path: list[str]) -> Call:
         pairs = request.parameters
@@ -68,7 +72,7 @@ class Routes:
             request.method,
             path,
             pairs,
-            lambda: _document(request),
+            lambda: negotiate.parse(request),
             strict=self._strict(request),
             match=preconditions.versions(request.header(b"if-match"), "If-Match"),
             none_match=preconditions.versions(request.header(b"if-none-match"), "If-None-Match"),
@@ -81,9 +85,14 @@ class Routes:
         return handling == "strict" or (self.strict and handling != "lenient")
 
 
-def _document(request: Request) -> dict[str, Any]:
-    negotiate.require_json(request)
-    return document.parse(request.body)
+def _once(request: Request) -> tuple[str, str] | None:
+    """The Idempotency-Key of a POST or PATCH, and what tells the request from others."""
+    key = request.headers.get(b"idempotency-key")
+    if key is None or request.method not in ("POST", "PATCH"):
+        return None
+    target = "/".join(request.segments).encode()
+    mark = fingerprint(request.method.encode(), target, request.query_string, request.body)
+    return checked_key(key.decode("latin-1")), mark
 
 
 def _utf8(header: bytes) -> str:

@@ -8,26 +8,34 @@ from typing import Any
 from fhir_sched.interactions import entries
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.dispatch import perform
+from fhir_sched.interactions.idempotent import once
 from fhir_sched.outcome import FhirError, Kind
 
 log = logging.getLogger("fhir_sched.batch")
 
 
 async def batch(
-    context: Context, listed: list[dict[str, Any]], versions: entries.Versions, *, strict: bool, with_body: bool
+    context: Context, listed: list[dict[str, Any]], manner: entries.Manner, mark: tuple[str, str] | None
 ) -> Answer:
-    """200 with a batch-response, one entry for each entry, in their order."""
-    answers = [await _one(context, entry, versions, strict=strict, with_body=with_body) for entry in listed]
+    """200 with a batch-response, one entry for each entry, in their order.
+
+    `mark` is the Idempotency-Key and fingerprint of the whole: each entry is done once under it.
+    """
+    answers = [
+        await _one(context, entry, manner, None if mark is None else (f"{mark[0]} entry {index}", mark[1]))
+        for index, entry in enumerate(listed)
+    ]
     return Answer(200, entries.response_bundle("batch", answers))
 
 
-async def _one(
-    context: Context, entry: dict[str, Any], versions: entries.Versions, *, strict: bool, with_body: bool
-) -> bytes:
+async def _one(context: Context, entry: dict[str, Any], manner: entries.Manner, mark: tuple[str, str] | None) -> bytes:
     try:
-        call = entries.call(context, entry, versions, strict=strict)
-        answer = await perform(context, call)
-        return entries.answered(answer, with_body=with_body or call.method == "GET")
+        call = entries.call(context, entry, manner)
+        if mark is None or call.method == "GET":
+            answer = await perform(context, call)
+        else:
+            answer = await once(context, *mark, lambda inside: perform(inside, call))
+        return entries.answered(answer, with_body=manner.with_body or call.method == "GET")
     except FhirError as error:
         return entries.refused(error)
     except Exception:

@@ -6,6 +6,7 @@ What a batch and a transaction share. Knows nothing of the order in which entrie
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,15 @@ _STATUS = {
 METHODS = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")
 
 Versions = Callable[[str, str], Condition | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How entries are read and answered: ETags by `versions`, unknown parameters refused, bodies sent back."""
+
+    versions: Versions
+    strict: bool
+    with_body: bool
 
 
 def checked(bundle: dict[str, Any]) -> list[dict[str, Any]]:
@@ -68,7 +78,7 @@ def _lacks_resource(entry: dict[str, Any]) -> bool:
     return not str(request.get("url", "")).partition("?")[0].endswith("_search")
 
 
-def call(context: Context, entry: dict[str, Any], versions: Versions, *, strict: bool) -> Call:
+def call(context: Context, entry: dict[str, Any], manner: Manner) -> Call:
     """The interaction that an entry asks for. Raises 400 for a URL that is none of ours."""
     request = entry["request"]
     url = urlsplit(str(request["url"]).removeprefix(context.base).lstrip("/"))
@@ -82,9 +92,9 @@ def call(context: Context, entry: dict[str, Any], versions: Versions, *, strict:
         [unquote(part) for part in url.path.rstrip("/").split("/")],
         form(url.query),
         lambda: resource if isinstance(resource, dict) else {},
-        strict=strict,
-        match=versions(request.get("ifMatch", ""), "ifMatch"),
-        none_match=versions(request.get("ifNoneMatch", ""), "ifNoneMatch"),
+        strict=manner.strict,
+        match=manner.versions(request.get("ifMatch", ""), "ifMatch"),
+        none_match=manner.versions(request.get("ifNoneMatch", ""), "ifNoneMatch"),
         none_exist=request.get("ifNoneExist", ""),
     )
 

@@ -26,14 +26,12 @@ _FIRST = {"Schedule": 0, "Slot": 1, "Appointment": 2}
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
 
 
-async def transaction(
-    context: Context, listed: list[dict[str, Any]], versions: entries.Versions, *, strict: bool, with_body: bool
-) -> Answer:
+async def transaction(context: Context, listed: list[dict[str, Any]], manner: entries.Manner) -> Answer:
     """200 with a transaction-response in the order of the entries.
 
     Raises the FhirError of the first entry that is refused, its issues placed at that entry; nothing is changed then.
     """
-    calls = [_placed_call(context, index, entry, versions, strict=strict) for index, entry in enumerate(listed)]
+    calls = [_placed_call(context, index, entry, manner) for index, entry in enumerate(listed)]
     _refuse_overlap(calls)
 
     async def all_of_them(work: Work) -> Answer:
@@ -45,17 +43,15 @@ async def transaction(
                 answer = await perform(inside, prepared[index])
             except FhirError as error:
                 raise _at(index, error) from error
-            answers[index] = entries.answered(answer, with_body=with_body or prepared[index].method == "GET")
+            answers[index] = entries.answered(answer, with_body=manner.with_body or prepared[index].method == "GET")
         return Answer(200, entries.response_bundle("transaction", [answers[index] for index in range(len(prepared))]))
 
     return await context.work.atomically(all_of_them)
 
 
-def _placed_call(
-    context: Context, index: int, entry: dict[str, Any], versions: entries.Versions, *, strict: bool
-) -> Call:
+def _placed_call(context: Context, index: int, entry: dict[str, Any], manner: entries.Manner) -> Call:
     try:
-        return entries.call(context, entry, versions, strict=strict)
+        return entries.call(context, entry, manner)
     except FhirError as error:
         raise _at(index, error) from error
 

@@ -31,25 +31,12 @@ async def update(
     if found is None:
         raise _unknown(resource, fhir_id)
     source, row_id = found
-    _refuse_other_source(resource, source, document)
-    columns = write.columns_of(context, resource, source, document)
+    columns = write.columns_of_change(context, resource, source, document)
     versions = condition.versions or None if condition is not None else None
-    statement = statements.update(source, row_id, columns, context.tenant, versions)
-    (rows,) = await context.work.write(statement)
-    row = rows.first()
-    if row is not None:
-        return write.answer(context, resource, source, row, 200)
+    answer = await write.changed(context, resource, source, row_id, columns, versions)
+    if answer is not None:
+        return answer
     return await _not_updated(context, resource, source, fhir_id, row_id, columns, condition)
-
-
-def _refuse_other_source(resource: Resource, source: Source, document: dict[str, Any]) -> None:
-    belongs = resource.source_of(document)
-    if belongs is not source and belongs.mark is not None and belongs.mark[0] == "extension":
-        raise FhirError(
-            Kind.BUSINESS_RULE,
-            f"a {resource.type} can't get the extension {belongs.mark[1]} later; POST a new one with it",
-            f"{resource.type}.extension",
-        )
 
 
 async def _not_updated(

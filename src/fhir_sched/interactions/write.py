@@ -1,15 +1,15 @@
-"""What create and update share: a body becomes columns, a row becomes the answer. R4 3.1.0.8, 3.1.0.4."""
+"""What create, update and patch share: a document becomes columns, a row becomes the answer. R4 3.1.0.8, 3.1.0.4."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from fhir_sched import mapping
+from fhir_sched import mapping, statements
 from fhir_sched.definition import Resource, Source
 from fhir_sched.element import Columns
 from fhir_sched.interactions.context import Answer, Context
-from fhir_sched.outcome import FhirError
+from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.scheduling import rules
 from fhir_sched.validate import resource_issues
 
@@ -24,6 +24,32 @@ def checked(resource: Resource, document: dict[str, Any]) -> None:
 def columns_of(context: Context, resource: Resource, source: Source, document: dict[str, Any]) -> Columns:
     """The columns of a valid resource; 422 where a rule of scheduling forbids it."""
     return mapping.to_columns(resource, source, document, context.base).columns
+
+
+def columns_of_change(context: Context, resource: Resource, source: Source, document: dict[str, Any]) -> Columns:
+    """The columns of a valid resource that is there already; 422 also where it would belong to another table."""
+    belongs = resource.source_of(document)
+    if belongs is not source and belongs.mark is not None and belongs.mark[0] == "extension":
+        raise FhirError(
+            Kind.BUSINESS_RULE,
+            f"a {resource.type} can't get the extension {belongs.mark[1]} later; POST a new one with it",
+            f"{resource.type}.extension",
+        )
+    return columns_of(context, resource, source, document)
+
+
+async def changed(
+    context: Context,
+    resource: Resource,
+    source: Source,
+    row_id: str,
+    columns: Columns,
+    versions: tuple[str, ...] | None,
+) -> Answer | None:
+    """200 with the changed row; None when there is none or its version is not one of `versions` (None: any)."""
+    (rows,) = await context.work.write(statements.update(source, row_id, columns, context.tenant, versions))
+    row = rows.first()
+    return None if row is None else answer(context, resource, source, row, 200)
 
 
 def answer(context: Context, resource: Resource, source: Source, row: Sequence[bytes | None], status: int) -> Answer:
