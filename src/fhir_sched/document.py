@@ -6,11 +6,11 @@ Knows nothing of FHIR's types.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from itertools import accumulate
-from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
 import orjson
@@ -41,7 +41,7 @@ def parse(body: bytes) -> dict[str, Any]:
     _refuse_depth(text)
     try:
         value = _DECODER.decode(text)
-    except JSONDecodeError as error:
+    except json.JSONDecodeError as error:
         what = error.msg.removesuffix(" at")
         raise _refusal(f"The body is not JSON: {what} at line {error.lineno}, column {error.colno}.") from None
     if not isinstance(value, dict):
@@ -51,9 +51,14 @@ def parse(body: bytes) -> dict[str, Any]:
     return value
 
 
-def dumps(value: Any) -> bytes:
-    """Compact JSON in UTF-8, members in their order, every Decimal with its own digits."""
-    return orjson.dumps(value, default=_number)
+def dumps(value: Any, *, pretty: bool = False) -> bytes:
+    """JSON in UTF-8, compact or indented, members in their order, every Decimal with its own digits."""
+    return orjson.dumps(value, default=_number, option=orjson.OPT_INDENT_2 if pretty else None)
+
+
+def reread(body: bytes) -> Any:
+    """What `dumps` has written, as it was. For our own JSON only: nothing is refused."""
+    return json.loads(body, parse_float=Decimal)
 
 
 def _decoded(body: bytes) -> str:
@@ -102,12 +107,13 @@ def _shown(name: str) -> str:
     return ascii(name if len(name) <= 64 else name[:61] + "...")
 
 
-def _integer(text: str) -> int | Decimal:
+def integer(text: str) -> int | Decimal:
     """Integers beyond 64 bits stay exact as decimals: R4 has none, only its decimals may be so long."""
-    return int(text) if len(text) <= _INT64_DIGITS else _decimal(text)
+    return int(text) if len(text) <= _INT64_DIGITS else decimal(text)
 
 
-def _decimal(text: str) -> Decimal:
+def decimal(text: str) -> Decimal:
+    """The number with its digits. Raises FhirError (400, structure) for more than 64 of them, written out."""
     if len(text) > MAX_DIGITS:
         raise _refusal(f"A number has more than {MAX_DIGITS} digits.")
     number = _EXACT.create_decimal(text)
@@ -131,4 +137,4 @@ def _refusal(diagnostics: str) -> FhirError:
     return FhirError(Kind.STRUCTURE, diagnostics)
 
 
-_DECODER = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_decimal, parse_constant=_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=integer, parse_float=decimal, parse_constant=_constant)

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
+from fhir_sched.http import negotiate
 from fhir_sched.http.messages import Request, Response
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
@@ -75,21 +76,28 @@ class App:
         await _send(response, scope["method"], headers, send)
 
     async def _respond(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Response:
+        answer_format = negotiate.JSON
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Response(204)
             page = self.pages.get(scope["path"])
+            if scope["path"].startswith("/fhir/"):
+                answer_format = negotiate.response_format(headers, scope["query_string"])
             segments = [] if page else _segments(scope["raw_path"], scope["query_string"])
             body = await _body(headers, receive) if scope["method"] not in ("GET", "HEAD") else b""
             request = Request(
                 scope["method"], segments, headers, scope["query_string"], body, self._root(scope, headers)
             )
-            return await (page or self.routes.handle)(request)
+            if segments[-1:] == ["_search"] and negotiate.is_form(headers):
+                answer_format = negotiate.response_format(headers, b"%b&%b" % (scope["query_string"], body))
+            return answer_format.applied(await (page or self.routes.handle)(request))
         except FhirError as error:
-            return _refusal(error)
+            return answer_format.applied(_refusal(error))
         except Exception:
             log.exception("request failed: %s", scope["method"])
-            return _refusal(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))
+            return answer_format.applied(
+                _refusal(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))
+            )
 
     def _root(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """What stands before /fhir in our links: PUBLIC_URL, or the host that the request names."""

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from xml.parsers import expat
 
+from fhir_sched.document import MAX_DEPTH
+
 XHTML = "http://www.w3.org/1999/xhtml"
 _ALLOWED = """
     a abbr acronym address area b bdo big blockquote br caption cite code col colgroup dd del dfn div dl dt em
@@ -57,6 +59,8 @@ class _Reader:
 
     def _start(self, tag: str, attributes: Mapping[str, str]) -> None:
         space, _, name = tag.rpartition(" ")
+        if self._depth >= MAX_DEPTH:
+            raise _RefusedError(f"A narrative may be nested {MAX_DEPTH} levels deep.")
         if self._depth == 0 and name != "div":
             raise _RefusedError(f"The narrative must be a div, not {name[:40]!a}.")
         if space != XHTML:

@@ -124,7 +124,7 @@ def _property_checks(definition: TypeDef) -> tuple[dict[str, Check], Any]:
         if key in siblings:
             found = extended_primitive(value, siblings[key], extension_check, scope)
             return None if found is None else below(siblings[key].path, found)
-        return _unknown(key, definition)
+        return unknown_element(key, definition)
 
     return checks, unusual
 
@@ -210,7 +210,8 @@ def _not_an_object(value: Any) -> Findings:
     return one(Kind.STRUCTURE, f"{shown(value)} has the wrong JSON type: it must be an object.")
 
 
-def _unknown(key: str, definition: TypeDef) -> Findings:
+def unknown_element(key: str, definition: TypeDef) -> Findings:
+    """The finding for a name that the type has no element of, at its own place where it can be one."""
     sentence = f"{definition.name} has no element {shown(key)} in R4."
     if len(key) > _LONGEST_NAME or not key.isidentifier():
         return one(Kind.STRUCTURE, sentence)
