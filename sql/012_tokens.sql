@@ -7,7 +7,7 @@ create table search_tokens (
     tenant_id uuid not null,
     parameter text not null,
     system text not null default '',
-    value text not null,
+    value text collate "C" not null,
     id uuid not null,
     kind "char" not null
 );

@@ -7,6 +7,7 @@ Knows nothing of resources or tables.
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -53,6 +54,16 @@ def timestamptz(value: Any) -> bytes | None:
     if _CANONICAL_INSTANT.fullmatch(value):
         return f"{value[:10]} {value[11:-1]}+00".encode()
     return value.encode()
+
+
+def plain(text: str) -> str:
+    """The text as string searches compare it (R4 3.1.1.4.8): no case, no accents, at most 200 characters.
+
+    >>> plain("Café VISIT")
+    'cafe visit'
+    """
+    decomposed = unicodedata.normalize("NFKD", text[:200])
+    return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).casefold()
 
 
 def is_code(value: str) -> bool:

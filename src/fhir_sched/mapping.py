@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -33,6 +34,8 @@ from fhir_sched.outcome import FhirError, Issue
 from fhir_sched.reference import Target, of_element
 
 BUSINESS_IDENTIFIER = "urn:fhir-sched:id"
+_INT64_DIGITS = 18
+"""A longer number is a decimal, whatever it looks like: orjson writes integers of 64 bits."""
 _SERVER_META = ("versionId", "lastUpdated")
 
 
@@ -78,17 +81,25 @@ def to_json(resource: Resource, source: Source, row: Sequence[bytes | None]) -> 
     columns_json = _renderer(resource, source)(row)
     if row[3] is None:
         return columns_json
-    return dumps(overlay(orjson.loads(columns_json), json.loads(row[3], parse_float=_exact)))
+    return dumps(overlay(orjson.loads(columns_json), json.loads(row[3], parse_float=_exact, parse_int=_whole)))
 
 
 def to_resource(resource: Resource, source: Source, row: Sequence[bytes | None]) -> dict[str, Any]:
     """The same as `to_json`, as a document (decimals exact)."""
-    shown: dict[str, Any] = json.loads(to_json(resource, source, row), parse_float=_exact)
+    shown: dict[str, Any] = json.loads(to_json(resource, source, row), parse_float=Decimal, parse_int=_number)
     return shown
 
 
 def _exact(digits: str) -> orjson.Fragment:
     return orjson.Fragment(digits)
+
+
+def _whole(digits: str) -> int | orjson.Fragment:
+    return int(digits) if len(digits) <= _INT64_DIGITS else _exact(digits)
+
+
+def _number(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= _INT64_DIGITS else Decimal(digits)
 
 
 def overlay(shown: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -215,12 +226,14 @@ def _entry(
     match param:
         case TokenParam(kind="concept"):
             # an empty code for words alone: nothing finds it, but the element is not missing
-            codings = [_coding(name, coding) for coding in value.get("coding", ()) if coding.get("code")]
-            return codings or [(name, "", "")]
+            listed = value.get("coding", ())
+            codings = [_coding(name, coding) for coding in listed if coding.get("code")] or [(name, "", "")]
+            return codings + _texts(name, [value.get("text"), *(coding.get("display") for coding in listed)])
         case TokenParam(kind="coding"):
-            return [_coding(name, value)] if value.get("code") else []
+            return ([_coding(name, value)] if value.get("code") else []) + _texts(name, [value.get("display")])
         case TokenParam(kind="identifier"):
-            return [(name, value.get("system", ""), value["value"])] if value.get("value") else []
+            said = [(name, value.get("system", ""), value["value"])] if value.get("value") else []
+            return said + _texts(name, [value.get("type", {}).get("text")])
         case TokenParam():
             return [(name, param.system, str(value))]
         case UriParam():
@@ -228,6 +241,11 @@ def _entry(
         case ReferenceParam():
             return _reference_entries(name, param, position, value, base, columns)
     return []
+
+
+def _texts(name: str, texts: Sequence[str | None]) -> list[tuple[str, str, str]]:
+    """Entries for `:text`, which compares without case and accents from the beginning."""
+    return [(f"{name}:text", "", codec.plain(text)) for text in texts if text]
 
 
 def _coding(name: str, coding: dict[str, Any]) -> tuple[str, str, str]:

@@ -44,6 +44,7 @@ _WITH_TIMES = frozenset({"pending", "booked", "arrived", "fulfilled", "noshow", 
 _APPOINTMENTS = Source(
     table="appointments",
     prefix="apt",
+    kind="a",
     elements=(
         Code("status", ("status",), codes=STATUSES, fallback="entered-in-error"),
         Words("cancelationReason", ("cancel_reason", "status"), when=frozenset({"cancelled", "noshow"})),
@@ -81,6 +82,7 @@ _APPOINTMENTS = Source(
 _WAITLIST = Source(
     table="waitlist_entries",
     prefix="wl",
+    kind="w",
     elements=(
         Code("status", ("status",), codes=WAITLIST_STATUSES, fallback="cancelled"),
         Concept(

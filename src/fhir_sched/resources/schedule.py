@@ -22,6 +22,7 @@ from fhir_sched.resources.common import common_params
 _SCHEDULES = Source(
     table="schedules",
     prefix="sch",
+    kind="c",
     elements=(
         Boolean("active", ("is_active",)),
         ServiceTypes("serviceType", ("service_types",)),

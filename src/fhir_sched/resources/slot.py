@@ -37,6 +37,7 @@ STATUSES = (
 _SLOTS = Source(
     table="slots",
     prefix="slt",
+    kind="s",
     elements=(
         Hosted("schedule", ("schedule_id",), type="Schedule", prefix="sch"),
         Code("status", ("status",), codes=STATUSES, fallback="busy-unavailable"),
@@ -58,6 +59,7 @@ EXCEPTION_TYPE = Part(
 _EXCEPTIONS = Source(
     table="schedule_exceptions",
     prefix="exc",
+    kind="e",
     elements=(
         Hosted("schedule", ("schedule_id",), type="Schedule", prefix="sch"),
         Constant("status", (), value="busy-unavailable"),

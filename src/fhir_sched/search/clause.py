@@ -36,6 +36,8 @@ from fhir_sched.search.query import Criterion, DateValue, ReferenceValue, TokenV
 
 EMPTY = "false"
 ALL = "true"
+LAST = "\U0010ffff"
+"""Sorts behind every character that a text may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,22 @@ def clause(criterion: Criterion, row: Row, args: Arguments) -> Either:
         return Either(_missing(criterion, binding, row, args))
     if criterion.modifier == "identifier":
         return Either(EMPTY, _identified(criterion, binding, row, args))
+    if criterion.modifier == "text":
+        return Either(EMPTY, _texts(criterion, row, args))
     found = _positive(criterion, binding, row, args)
     return Either(_negated(found.joined())) if criterion.modifier == "not" else found
+
+
+def _texts(criterion: Criterion, row: Row, args: Arguments) -> str:
+    """`:text`: some text of the concept begins so. The side table sorts by bytes, so a beginning is a range."""
+    ranges = [
+        f"(t.value >= {args.add(value.code)} and t.value < {args.add(value.code + LAST)})"
+        for value in _tokens(criterion)
+        if value.code
+    ]
+    return (
+        side(f"{row.resource.type}.{criterion.param.name}:text", row, args, f" and {_any(ranges)}") if ranges else EMPTY
+    )
 
 
 def _identified(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -> str:
@@ -183,7 +199,7 @@ def side(entry: str, row: Row, args: Arguments, condition: str = "") -> str:
     """`exists` an entry of the row under that parameter."""
     return (
         f"exists (select from search_tokens t where t.tenant_id = $1::uuid and t.parameter = {args.add(entry)}"
-        f"{condition} and t.id = {row.alias}.id)"
+        f"{condition} and t.id = {row.alias}.id and t.kind = '{row.source.kind}')"
     )
 
 

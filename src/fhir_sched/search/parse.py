@@ -130,7 +130,7 @@ class Parser:
         if len(parts) > MAX_VALUES:
             raise FhirError(Kind.VALUE, f"search parameter {param.name} takes at most {MAX_VALUES} values")
         found = tuple(values.value(param, part, self.base, modifier if modifier != "not" else "") for part in parts)
-        return Criterion(param, found, modifier if modifier in ("not", "identifier") else "")
+        return Criterion(param, found, modifier if modifier in ("not", "identifier", "text") else "")
 
     def _allowed(self, param: Param, modifier: str) -> bool:
         if not modifier or modifier in modifiers(param):
@@ -190,6 +190,8 @@ def modifiers(param: Param) -> tuple[str, ...]:
     match param:
         case TokenParam(kind="id"):
             return ("not",)
+        case TokenParam(kind="concept" | "coding" | "identifier"):
+            return ("missing", "not", "text")
         case TokenParam():
             return ("missing", "not")
         case ReferenceParam():

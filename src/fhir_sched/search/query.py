@@ -47,7 +47,7 @@ Value = DateValue | TokenValue | ReferenceValue | UriValue
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One parameter of the request: any of the values. `modifier` is "", "not", "missing" or "identifier".
+    """One parameter of the request: any of the values. `modifier` is "", "not", "missing", "text" or "identifier".
 
     For `missing`, `missing` is the answer wanted and there are no values.
     """

@@ -79,6 +79,8 @@ def value(param: Param, text: str, base: str, modifier: str = "") -> Value:
     match param:
         case DateParam():
             return date(param.name, text)
+        case TokenParam() if modifier == "text":
+            return TokenValue(None, codec.plain(unescape(text, param.name)))
         case TokenParam():
             return _token(param, text)
         case ReferenceParam() if modifier == "identifier":
