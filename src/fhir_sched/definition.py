@@ -193,10 +193,12 @@ class Source:
 
     `zone_from` says how a row finds its schedule's zone: the column with the schedule's id, or `self`. `mark` is the
     element and value (for `extension`: a URL) by which a new resource belongs to this table and not to the first.
+    `kind` is the letter by which the side table tells the rows of this table.
     """
 
     table: str
     prefix: str
+    kind: str
     elements: tuple[Element, ...]
     selects: dict[str, str] = field(default_factory=dict)
     zone_from: str = ""
