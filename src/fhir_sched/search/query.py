@@ -60,23 +60,32 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """`schedule.actor=…`: the resource that the reference points at fulfils the criterion."""
+    """`schedule.actor=…`: the resource that the reference points at fulfils the criterion, and all `limits`."""
 
     param: ReferenceParam
     target: Resource
-    criterion: Criterion | Chain
+    criterion: Condition
+    limits: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """`_has:Slot:schedule:status=free`: some resource that points here fulfils the criterion."""
+    """`_has:Slot:schedule:status=free`: some resource that points here fulfils the criterion, and all `limits`."""
 
     resource: Resource
     param: ReferenceParam
-    criterion: Criterion | Chain | Has
+    criterion: Condition
+    limits: tuple[Condition, ...] = ()
 
 
-Condition = Criterion | Chain | Has
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one of the groups holds, each with all of its conditions. No group: nothing matches."""
+
+    groups: tuple[tuple[Condition, ...], ...]
+
+
+Condition = Criterion | Chain | Has | AnyOf
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +107,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Include:
-    """`_include=Slot:schedule[:Schedule]`; `reverse` for `_revinclude`, `iterate` to follow what was included."""
+    """`_include=Slot:schedule[:Schedule]`; `reverse` for `_revinclude`, `iterate` to follow what was included.
+
+    `limits` must hold for what is included.
+    """
 
     source: Resource
     param: ReferenceParam
     target: str
     reverse: bool = False
     iterate: bool = False
+    limits: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

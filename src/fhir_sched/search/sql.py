@@ -22,7 +22,7 @@ from fhir_sched.definition import (
     Source,
 )
 from fhir_sched.search.clause import ALL, EMPTY, Arguments, Either, Row, clause, side
-from fhir_sched.search.query import Chain, Condition, Criterion, Has, Position, Query, ReferenceValue, Sort
+from fhir_sched.search.query import AnyOf, Chain, Condition, Criterion, Has, Position, Query, ReferenceValue, Sort
 from fhir_sched.search.when import Zone
 
 _QUICK_COUNT = 200
@@ -207,14 +207,30 @@ def _condition(condition: Condition, row: Row, args: Arguments) -> Either:
             return _chain(condition, row, args)
         case Has():
             return _has(condition, row, args)
+        case AnyOf(groups):
+            return Either(_any_group(groups, row, args))
 
 
-def _ids(resource: Resource, condition: Condition, expressions: dict[str, str], args: Arguments, depth: str) -> str:
-    """A subselect of one expression over all rows that fulfil a condition; `expressions` by prefix of the source."""
+def _any_group(groups: Sequence[tuple[Condition, ...]], row: Row, args: Arguments) -> str:
+    found = []
+    for group in groups:
+        before = len(args.values)
+        parts = [_condition(condition, row, args).joined() for condition in group]
+        if EMPTY in parts:
+            del args.values[before:]
+        else:
+            found.append(f"({' and '.join(parts) or ALL})")
+    return f"({' or '.join(found)})" if found else EMPTY
+
+
+def _ids(
+    resource: Resource, conditions: Sequence[Condition], expressions: dict[str, str], args: Arguments, depth: str
+) -> str:
+    """A subselect of one expression over all rows that fulfil conditions; `expressions` by prefix of the source."""
     selects = [
         f"select {expressions[branch.source.prefix].format(row=depth)} from {branch.tables} "
         f"where {' and '.join(branch.where)}"
-        for branch in _branches(resource, (condition,), depth, args, expressions)
+        for branch in _branches(resource, conditions, depth, args, expressions)
     ]
     return " union all ".join(selects)
 
@@ -224,13 +240,12 @@ def _chain(chain: Chain, row: Row, args: Arguments) -> Either:
     if not isinstance(binding, References) or not binding.prefix:
         return Either(EMPTY)
     inner = f"{row.alias}x"
-    ids = _ids(chain.target, chain.criterion, {binding.prefix: "{row}.id"}, args, inner)
+    wanted = (chain.criterion, *chain.limits)
+    ids = _ids(chain.target, wanted, {binding.prefix: "{row}.id"}, args, inner)
     column = f"{row.alias}.{binding.columns[0].column} in ({ids})" if ids else EMPTY
     if not binding.entry:
         return Either(column)
-    texts = _ids(
-        chain.target, chain.criterion, {binding.prefix: f"'{binding.prefix}-' || {{row}}.id::text"}, args, inner
-    )
+    texts = _ids(chain.target, wanted, {binding.prefix: f"'{binding.prefix}-' || {{row}}.id::text"}, args, inner)
     return Either(column, side(f"{binding.entry}+", row, args, f" and t.value in ({texts})") if texts else EMPTY)
 
 
@@ -242,7 +257,7 @@ def _has(has: Has, row: Row, args: Arguments) -> Either:
             if binding.others:
                 others[source.prefix] = f"unnest({{row}}.{binding.others})"
     inner = f"{row.alias}x"
-    selects = [_ids(has.resource, has.criterion, each, args, inner) for each in (first, others) if each]
+    selects = [_ids(has.resource, (has.criterion, *has.limits), each, args, inner) for each in (first, others) if each]
     ids = " union all ".join(filter(None, selects))
     return Either(f"{row.alias}.id in ({ids})" if ids else EMPTY)
 

@@ -1,0 +1,94 @@
+"""May this caller do that? One pure function, asked by every interaction. SMART App Launch 2.2, scopes.
+
+The answer is no, yes, or yes within limits: a patient's own appointments, what a scope's query matches. Whoever gets
+limits applies them, by the same search that everybody uses. Knows nothing of SQL, HTTP or rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fhir_sched.security.caller import Caller
+from fhir_sched.security.scopes import Scope
+
+PUBLIC = frozenset({"Slot", "Schedule"})
+"""Types that are no patient's: with a patient/ scope they show the public view and are never written."""
+
+LETTERS = {
+    "read": "r", "vread": "r", "conditional-read": "r", "history-instance": "r",
+    "search-type": "s", "search-form": "s", "search-system": "s", "search-system-form": "s",
+    "search-compartment": "s", "search-compartment-form": "s", "history-type": "s", "history-system": "s",
+    "create": "c", "conditional-create": "cs", "update": "u", "conditional-update": "cus", "patch": "u",
+    "conditional-patch": "us", "delete": "d", "conditional-delete": "ds", "validate": "cu", "validate-instance": "r",
+}  # fmt: skip
+"""What each interaction needs, in letters of `cruds`; all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One way to be allowed: only what is this patient's ("" any), and only what the query matches (() anything)."""
+
+    patient: str
+    query: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`limits` are alternatives, none of them needed when `unlimited`; no limit at all is a refusal.
+
+    `public` says that only the public view of a Slot or Schedule may be shown.
+    """
+
+    unlimited: bool
+    limits: tuple[Limit, ...] = ()
+    public: bool = False
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may be done at all."""
+        return self.unlimited or bool(self.limits)
+
+
+ALLOW = Decision(unlimited=True)
+DENY = Decision(unlimited=False)
+
+
+def decide(caller: Caller, letter: str, resource_type: str) -> Decision:
+    """Whether the caller may do what one letter of `cruds` stands for on a type."""
+    if caller.everything:
+        return ALLOW
+    grants = [scope for scope in caller.scopes if letter in scope.letters and scope.type in ("*", resource_type)]
+    limits = tuple(dict.fromkeys(limit for scope in grants for limit in _limits(caller, scope, letter, resource_type)))
+    if not limits:
+        return DENY
+    public = resource_type in PUBLIC and all(scope.context == "patient" or _is_patient(caller) for scope in grants)
+    if Limit("", ()) in limits:
+        return Decision(unlimited=True, public=public)
+    return Decision(unlimited=False, limits=limits, public=public)
+
+
+def _is_patient(caller: Caller) -> bool:
+    """A user/ scope reaches no further than its user: a patient who signs in is a patient."""
+    return caller.user.startswith(("Patient/", "RelatedPerson/"))
+
+
+def _limits(caller: Caller, scope: Scope, letter: str, resource_type: str) -> Iterator[Limit]:
+    """The limit that one scope sets, none where it does not apply after all."""
+    as_patient = scope.context == "patient" or (scope.context == "user" and _is_patient(caller))
+    if not as_patient:
+        yield Limit("", scope.query)
+        return
+    patient = caller.patient or (caller.user if caller.user.startswith("Patient/") else "")
+    if not patient:
+        return
+    if resource_type in PUBLIC:
+        if letter in "rs":
+            yield Limit("", scope.query)
+        return
+    yield Limit(patient, scope.query)
+
+
+def needs(interaction: str) -> str:
+    """The letters that an interaction needs; KeyError for one that nobody has thought about."""
+    return LETTERS[interaction]
