@@ -31,7 +31,7 @@ def excerpt(body: bytes, start: int, end: int, scope: Namespaces) -> str:
     inherited = "".join(
         _declaration(prefix, uri)
         for prefix, uri in scope.items()
-        if uri and prefix not in own and (prefix is None or f"{prefix}:" in text)
+        if uri and prefix not in own and (f"{prefix}:" in text if prefix else b":" not in name)
     )
     return text[:at] + inherited + text[at:]
 
