@@ -21,7 +21,7 @@ from psycopg.pq import ExecStatus
 from fhir_sched.db.errors import DatabaseError, DatabaseGone, from_result
 from fhir_sched.db.prepared import PreparedStatements
 from fhir_sched.db.rows import Rows
-from fhir_sched.db.session import Connection, connect
+from fhir_sched.db.session import Connection, connect, queueing_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +42,8 @@ _BAD_CONNECTION = int(pq.ConnStatus.BAD)
 _PLAN_CHANGED = "0A000"
 _NO_SUCH_STATEMENT = "26000"
 _READ_ONLY = "25006"
+
+_queue_sync = queueing_sync()
 
 
 class _Request:
@@ -89,6 +91,8 @@ class Lane:
         self._connection: Connection | None = None
         self._pgconn: PGconn | None = None
         self._socket = -1
+        self._pointer = 0
+        self._flushing = False
         self._writing = False
         self._waiting: deque[_Request] = deque()
         self._prepared = PreparedStatements(max_prepared)
@@ -133,6 +137,7 @@ class Lane:
         connection = await connect(self._conninfo, self._settings, self._connect_timeout_s)
         pgconn = connection.pgconn
         self._connection, self._pgconn, self._socket = connection, pgconn, pgconn.socket
+        self._pointer = getattr(pgconn, "pgconn_ptr", None) or 0
         self.generation += 1
         self._loop.add_reader(self._socket, self._readable)
         self._watch(-1)
@@ -242,7 +247,24 @@ class Lane:
             # an argument of a wrong type, say: the sync below still ends this request and leaves the others alone
             request.future.set_exception(error)
         try:
-            pgconn.pipeline_sync()
+            if _queue_sync is None:
+                pgconn.pipeline_sync()
+            elif not _queue_sync(self._pointer):
+                raise psycopg.OperationalError("no sync")
+        except psycopg.Error as error:
+            self._lose(f"cannot send: {error}")
+            return
+        if not self._flushing:
+            # Once a turn of the loop, for all that came in it: each send may let the kernel put the woken PostgreSQL
+            # process in our place, with the rest of the turn still to do.
+            self._flushing = True
+            self._loop.call_soon(self._flush, pgconn)
+
+    def _flush(self, pgconn: PGconn) -> None:
+        self._flushing = False
+        if self._pgconn is not pgconn:
+            return
+        try:
             if pgconn.flush() and not self._writing:
                 self._writing = True
                 self._loop.add_writer(self._socket, self._writable)

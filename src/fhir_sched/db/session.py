@@ -5,13 +5,35 @@ It knows nothing of what is sent afterwards.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import ctypes
+import sys
+from typing import TYPE_CHECKING, TypeAlias
 
 import psycopg
+from psycopg import pq
 
 from fhir_sched.db.errors import DatabaseGone
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Connection: TypeAlias = psycopg.AsyncConnection[tuple[object, ...]]
+
+
+def queueing_sync() -> Callable[[int], int] | None:
+    """libpq's PQsendPipelineSync (17 and later), which queues a sync where PQpipelineSync sends it at once.
+
+    psycopg does not bind it; its extension module leads to the very libpq that it is linked with. Takes `pgconn_ptr`,
+    returns 0 on failure. None where libpq is older or psycopg is not compiled.
+    """
+    try:
+        extension = sys.modules[pq.PGconn.__module__].__file__
+        function = ctypes.PyDLL(extension).PQsendPipelineSync
+    except (OSError, AttributeError, KeyError):
+        return None
+    function.argtypes, function.restype = (ctypes.c_void_p,), ctypes.c_int
+    found: Callable[[int], int] = function
+    return found
 
 
 async def connect(conninfo: str, settings: dict[str, str], timeout_s: int) -> Connection:
