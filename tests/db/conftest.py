@@ -46,6 +46,6 @@ def admin(lane_cluster: embedded.Embedded) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def url(lane_cluster: embedded.Embedded, admin: psycopg.Connection) -> str:  # noqa: ARG001 - the table must be there
+def url(lane_cluster: embedded.Embedded, admin: psycopg.Connection) -> str:
     """Where the lanes connect: a role that owns nothing."""
     return lane_cluster.url("lane_test")
