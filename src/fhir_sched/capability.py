@@ -51,7 +51,7 @@ def statement(base: str) -> dict[str, Any]:
         "software": {"name": "fhir-sched", "version": __version__},
         "implementation": {"description": "The schedules, slots and appointments of one tenant", "url": base},
         "fhirVersion": "4.0.1",
-        "format": ["application/fhir+json", "json"],
+        "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
         "rest": [
             {
                 "mode": "server",
