@@ -24,10 +24,13 @@ class Protocol(HttpToolsProtocol):
 
     _unread = 0
     _in_head = True
+    _ended = False
 
     def data_received(self, data: bytes) -> None:
+        self._ended = False
         super().data_received(data)
-        if self._in_head:
+        # Bytes that end a message are no head, and what follows them in the same piece is bounded by the piece.
+        if self._in_head and not self._ended:
             self._unread += len(data)
             if self._unread > MAX_HEAD and not self.transport.is_closing():
                 self._refuse(
@@ -40,7 +43,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._in_head = True
+        self._in_head = self._ended = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
