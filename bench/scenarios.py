@@ -6,29 +6,21 @@ that change from request to request become pgbench expressions of the request's 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 from bench import shape
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import SESSION_SQL
-from fhir_sched.interactions.context import Answer, Context
-from fhir_sched.interactions.create import create
-from fhir_sched.interactions.read import read
-from fhir_sched.interactions.search import search
-from fhir_sched.resources import RESOURCES
-from fhir_sched.search.parse import Parser
+from fhir_sched.http.app import App
+from fhir_sched.settings import load
 
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-BASE = "http://127.0.0.1/fhir"
-SUBJECT = "00000000-0000-0000-0000-000000000000"
 WEEKS = timedelta(days=14)
 # the last day on which two weeks of slots begin
 _STARTS = shape.DAYS - 16
@@ -53,32 +45,50 @@ class Scenario:
     consumes: bool = False
 
 
-class _Sent(Exception):  # noqa: N818 - no error: it carries the statement out of the interaction
+class _Sent(BaseException):
     def __init__(self, fragment: Fragment) -> None:
         super().__init__()
         self.fragment = fragment
 
 
 class _Catcher:
-    """Stands where the connections stand, and catches the statement."""
+    """Stands where the connections stand, and catches the first statement."""
 
-    async def read(self, *given: object, **_: object) -> Any:
-        raise _Sent(next(each for each in given if isinstance(each, Fragment)))
+    async def read(self, tenant: str, *fragments: Fragment, slow: bool = False) -> Any:
+        raise _Sent(fragments[0])
 
     write = read
 
 
-def _context(tenant: str) -> Context:
-    work: Any = _Catcher()
-    return Context(tenant, f"{BASE}/{tenant}", work, SUBJECT, "staff")
+def caught(raw: bytes) -> Fragment:
+    """The statement that the application runs for a raw HTTP request."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    first, *lines = head.split(b"\r\n")
+    method, target, _ = first.split(b" ")
+    path, _, query = target.partition(b"?")
+    scope = {
+        "type": "http",
+        "method": method.decode(),
+        "scheme": "http",
+        "path": path.decode(),
+        "raw_path": path,
+        "query_string": query,
+        "headers": [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)],
+        "server": ("127.0.0.1", 80),
+    }
 
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
 
-def _caught(interaction: Coroutine[Any, Any, Answer]) -> Fragment:
+    async def send(message: Any) -> None:
+        raise RuntimeError(f"the application answered without a statement: {message}")
+
+    lanes: Any = _Catcher()
     try:
-        interaction.send(None)
+        asyncio.run(App(load(auth="open"), lanes)(scope, receive, send))
     except _Sent as sent:
         return sent.fragment
-    raise RuntimeError("the interaction sent no statement")
+    raise RuntimeError("the application sent no statement")
 
 
 def _script(setup: str, fragment: Fragment, tenant: str, known: dict[str, str]) -> Script:
@@ -116,14 +126,6 @@ def _get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/fhir+json\r\n\r\n".encode()
 
 
-def _query_of(tenant: str, path: str) -> Fragment:
-    parts = urlsplit(path)
-    resource = RESOURCES[parts.path.rsplit("/", 1)[1]]
-    context = _context(tenant)
-    query = Parser(RESOURCES, context.base, tenant).query(resource, parse_qsl(parts.query), strict=True)
-    return _caught(search(context, query))
-
-
 # read
 
 
@@ -135,7 +137,7 @@ def _read_path(number: int) -> str:
 
 def _read_script(first: int, clients: int) -> Script:
     tenant, row_id = shape.key("t", shape.tenant_of(0)), shape.key("a", 0)
-    fragment = _caught(read(_context(tenant), RESOURCES["Appointment"], f"apt-{row_id}"))
+    fragment = caught(_get(_read_path(0)))
     setup = (
         f"\\set appointment random(0, {shape.APPOINTMENTS - 1})\n"
         f"\\set tenant (:appointment * 4 + 3) / {shape.SLOTS_EACH} % {shape.TENANTS}\n"
@@ -195,7 +197,7 @@ def _window_scenario(name: str, path: Callable[[int, int], tuple[str, str]]) -> 
             low.isoformat(): "to_timestamp(:low)",
             (low + WEEKS).isoformat(): "to_timestamp(:high)",
         }
-        return _script(setup, _query_of(tenant, asked), tenant, known)
+        return _script(setup, caught(_get(asked)), tenant, known)
 
     return Scenario(name, b"200", requests, script)
 
@@ -214,7 +216,7 @@ def page(name: str, path: str) -> Scenario:
     """A page of the long search: `path` is its first page, or the `next` link of another."""
 
     def script(first: int, clients: int) -> Script:
-        return _script("", _query_of(LONG_TENANT, path), LONG_TENANT, {LONG_TENANT: f"'{LONG_TENANT}'::uuid"})
+        return _script("", caught(_get(path)), LONG_TENANT, {LONG_TENANT: f"'{LONG_TENANT}'::uuid"})
 
     return Scenario(name, b"200", lambda _, count: [_get(path)] * count, script)
 
@@ -256,7 +258,7 @@ def _book_script(first: int, clients: int) -> Script:
     slot = shape.free(first)
     schedule = slot // shape.SLOTS_EACH
     tenant = shape.key("t", shape.tenant_of(schedule))
-    fragment = _caught(create(_context(tenant), RESOURCES["Appointment"], booking(slot)))
+    fragment = caught(_book_requests(first, 1)[0])
     # `k` counts a client's own turns: no slot comes to two clients
     setup = (
         f"\\set k :k + 1\n\\set turn {first} + :k * {clients} + :client_id\n{shape.FREE_PGBENCH}"
