@@ -138,7 +138,7 @@ def test_the_capability_statement_and_every_refusal_are_xml_too(clinic: Clinic) 
         ("GET", "Schedule/sch-0", 404),
         ("GET", "Patient", 404),
         ("GET", "nothing/at/%01/all", 404),
-        ("GET", "Slot?_sort=nonsense&status=nonsense", 400),
+        ("GET", "Slot?status:nonsense=free", 400),
         ("PATCH", "metadata", 405),
         ("GET", f"{clinic.server.url}/fhir/no-tenant/Slot", 404),
         ("GET", "Slot?a=" + "x" * 17_000, 414),

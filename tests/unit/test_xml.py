@@ -253,6 +253,7 @@ def test_what_xml_cannot_say_is_replaced_rather_than_written() -> None:
         {"resourceType": "Slot", "colour": "red"},
         {"resourceType": "Sloth"},
         {"resourceType": "Slot", "schedule": "x"},
+        {"resourceType": "Slot", "comment": None},
         {},
     ],
 )

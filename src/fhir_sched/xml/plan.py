@@ -10,6 +10,7 @@ from enum import Enum
 from functools import cache
 from typing import NamedTuple
 
+from fhir_sched.r4.narrative import XHTML
 from fhir_sched.r4.structure import PRIMITIVE_TYPES, TYPES, Member, TypeDef
 
 FHIR = "http://hl7.org/fhir"
@@ -35,11 +36,15 @@ class Child(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One type: `attributes` and `children` by JSON property, `ranks` in the order of the schema."""
+    """One type: `attributes` and `children` by JSON property, `ranks` in the order of the schema.
+
+    `tags` has the children by namespace and name, with a space between.
+    """
 
     definition: TypeDef
     attributes: Mapping[str, Child]
     children: Mapping[str, Child]
+    tags: Mapping[str, Child]
     ranks: Mapping[str, int]
 
 
@@ -53,7 +58,13 @@ def plan_of(type_name: str) -> Plan:
         child = Child(name, f".{member.element.name}", member.type, _shape(member), member.element.repeats)
         (attributes if member.element.attribute else children)[name] = child
     ranks = {each: rank for rank, name in enumerate([*attributes, *children]) for each in (name, f"_{name}")}
-    return Plan(definition, attributes, children, ranks)
+    tags = {f"{namespace_of(child)} {name}": child for name, child in children.items()}
+    return Plan(definition, attributes, children, tags, ranks)
+
+
+def namespace_of(child: Child) -> str:
+    """The namespace that an element stands in."""
+    return XHTML if child.shape is Shape.NARRATIVE else FHIR
 
 
 def _shape(member: Member) -> Shape:

@@ -13,19 +13,16 @@ from xml.parsers import expat
 from fhir_sched.document import MAX_DEPTH
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.r4.finding import CAP, shown
-from fhir_sched.r4.narrative import XHTML
 from fhir_sched.r4.shape import unknown_element
 from fhir_sched.r4.structure import RESOURCE_TYPES
 from fhir_sched.xml.excerpt import excerpt
 from fhir_sched.xml.frame import Frame, attach
-from fhir_sched.xml.plan import FHIR, Child, Plan, Shape, plan_of
+from fhir_sched.xml.plan import FHIR, Child, Plan, Shape, namespace_of, plan_of
 from fhir_sched.xml.typed import TYPED, typed
 
 _BOM = b"\xef\xbb\xbf"
 # Tells validators where a schema is; it says nothing about the resource and is never followed.
 _SCHEMA_LOCATION = "http://www.w3.org/2001/XMLSchema-instance schemaLocation"
-_FHIR_TAG = f"{FHIR} "
-_DIV_TAG = f"{XHTML} div"
 _UTF_8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
@@ -93,7 +90,7 @@ class _Reader:
         if frame.plan is None:
             self._start_resource(frame, tag, attributes)
             return
-        child = _found(frame.plan, tag)
+        child = frame.plan.tags.get(tag)
         if child is None:
             self._unknown(frame.plan, tag)
         elif not child.repeats and (child.name in frame.target or f"_{child.name}" in frame.target):
@@ -222,8 +219,7 @@ class _Reader:
         space, _, name = tag.rpartition(" ")
         child = plan.children.get(name)
         if child is not None:
-            right = XHTML if child.shape is Shape.NARRATIVE else FHIR
-            self._skip(f"{name} has to be in the namespace {right}, not {shown(space)}.", child.step)
+            self._skip(f"{name} has to be in the namespace {namespace_of(child)}, not {shown(space)}.", child.step)
         elif space != FHIR:
             self._skip(f"{shown(name)} is in the namespace {shown(space)}; R4's elements are in {FHIR}.")
         elif name in plan.attributes:
@@ -249,14 +245,6 @@ class _Reader:
             frame = frame.parent
         root: str = self._root.get("resourceType", "")
         return root + "".join(reversed(steps))
-
-
-def _found(plan: Plan, tag: str) -> Child | None:
-    """The element that a tag, `namespace name`, stands for; None when the type has no such element."""
-    if tag.startswith(_FHIR_TAG):
-        child = plan.children.get(tag[len(_FHIR_TAG) :])
-        return child if child is None or child.shape is not Shape.NARRATIVE else None
-    return plan.children.get("div") if tag == _DIV_TAG else None
 
 
 def _too_deep() -> FhirError:

@@ -6,6 +6,7 @@ Written straight into text: narrative goes out as it came in, which no tree of e
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Any
 from xml.parsers import expat
 
@@ -91,10 +92,10 @@ class _Writer:
             self._value(child, item, partner, margin)
 
     def _value(self, child: Child, value: Any, sibling: dict[str, Any] | None, margin: str) -> None:
-        attribute = "" if value is None else f' value="{_text(value)}"'
         if sibling is None:
-            self.parts.append(f"{margin}<{child.name}{attribute}/>")
+            self.parts.append(f'{margin}<{child.name} value="{_text(value)}"/>')
         else:
+            attribute = "" if value is None else f' value="{_text(value)}"'
             self._element(child.name, plan_of("Element"), sibling, margin, attribute)
 
 
@@ -103,11 +104,13 @@ def _text(value: Any) -> str:
         return _escaped(value)
     if type(value) is bool:
         return "true" if value else "false"
-    return str(value)  # an integer, or a Decimal with its own digits
+    if isinstance(value, int | Decimal):
+        return str(value)
+    raise TypeError("a primitive is a text, a number or a truth value")
 
 
 def _escaped(text: str) -> str:
-    return _SPECIAL.sub(_escape, text) if _SPECIAL.search(text) else text
+    return _SPECIAL.sub(_escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:
