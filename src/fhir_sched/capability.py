@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from fhir_sched import __version__, profiles
 from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, TokenParam
+from fhir_sched.patch import FORMATS
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.parse import modifiers
 
@@ -28,6 +29,7 @@ _INTERACTIONS: Final = {
     "read": "404 for an id that never was, 410 for one that was deleted",
     "create": "The server gives the id; the client's is ignored",
     "update": "With If-Match only that version is changed (412); an id that never was is 405",
+    "patch": "Guarded by the version that was read, so that no other change is lost; with If-Match only that version",
     "delete": "204 also where there is nothing; 409 while other resources need it",
     "vread": "Every version that there was, whichever program made it",
     "history-instance": "Newest first, deletions included; takes _count, _since and _at",
@@ -52,6 +54,7 @@ def statement(base: str) -> dict[str, Any]:
         "implementation": {"description": "The schedules, slots and appointments of one tenant", "url": base},
         "fhirVersion": "4.0.1",
         "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
+        "patchFormat": list(FORMATS),
         "rest": [
             {
                 "mode": "server",

@@ -222,6 +222,7 @@ METHODS: Mapping[str, str] = {
     "read": "GET",
     "vread": "GET",
     "update": "PUT",
+    "patch": "PATCH",
     "delete": "DELETE",
     "history-instance": "GET",
     "history-type": "GET",
@@ -231,6 +232,7 @@ METHODS: Mapping[str, str] = {
     "conditional-read": "GET",
     "conditional-create": "POST",
     "conditional-update": "PUT",
+    "conditional-patch": "PATCH",
     "conditional-delete": "DELETE",
 }
 """The interactions that a resource may have and their methods, by R4's code or, where it has none, a name of ours."""

@@ -31,11 +31,19 @@ _EXACT = Context(prec=MAX_DIGITS, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` holds: integers are `int`, other numbers `Decimal` as written (1.10 stays 1.10).
+    """The JSON object that `body` holds. Raises FhirError (400, structure) as `parse_any` does, and for no object."""
+    value = parse_any(body)
+    if not isinstance(value, dict):
+        raise _refusal("The body must be one JSON object, such as a FHIR resource.")
+    return value
 
-    Raises FhirError (400, structure) when it is not strict JSON in UTF-8 (a byte order mark is passed over), not an
-    object, has a name twice in one object, NaN or Infinity, control characters or lone surrogates in a text, a number
-    of more than 64 digits, or more than 64 levels.
+
+def parse_any(body: bytes) -> Any:
+    """The JSON value that `body` holds: integers are `int`, other numbers `Decimal` as written (1.10 stays 1.10).
+
+    Raises FhirError (400, structure) when it is not strict JSON in UTF-8 (a byte order mark is passed over), has a name
+    twice in one object, NaN or Infinity, control characters or lone surrogates in a text, a number of more than 64
+    digits, or more than 64 levels.
     """
     text = _decoded(body)
     _refuse_depth(text)
@@ -44,8 +52,6 @@ def parse(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         what = error.msg.removesuffix(" at")
         raise _refusal(f"The body is not JSON: {what} at line {error.lineno}, column {error.colno}.") from None
-    if not isinstance(value, dict):
-        raise _refusal("The body must be one JSON object, such as a FHIR resource.")
     if "\\" in text:  # raw control characters are no JSON and raw surrogates no UTF-8: only escapes can bring them in
         _refuse_characters(value)
     return value

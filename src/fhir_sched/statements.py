@@ -23,6 +23,12 @@ def read(source: Source, row_id: str, tenant: str) -> Fragment:
     return Fragment(text, (tenant.encode(), row_id.encode()))
 
 
+def read_locked(source: Source, row_id: str, tenant: str) -> Fragment:
+    """The same row, which nobody else can change until the transaction ends."""
+    found = read(source, row_id, tenant)
+    return Fragment(f"{found.text}\nfor no key update of a", found.args)
+
+
 def last_version(source: Source, row_id: str, tenant: str) -> Fragment:
     """The newest entry of the history of an id: version, deleted; empty when the id never existed or never changed."""
     text = (

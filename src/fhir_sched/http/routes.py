@@ -8,7 +8,7 @@ from __future__ import annotations
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.work import Alone
-from fhir_sched.http import conformance, negotiate, preconditions
+from fhir_sched.http import conformance, negotiate, patching, preconditions
 from fhir_sched.http.messages import Request, Response, decode_form
 from fhir_sched.interactions import entries
 from fhir_sched.interactions.batch import batch
@@ -72,12 +72,13 @@ class Routes:
             request.method,
             path,
             pairs,
-            lambda: negotiate.parse(request),
+            lambda: patching.body(request),
             strict=self._strict(request),
             match=preconditions.versions(request.header(b"if-match"), "If-Match"),
             none_match=preconditions.versions(request.header(b"if-none-match"), "If-None-Match"),
             modified_since=request.header(b"if-modified-since"),
             none_exist=_utf8(headers.get(b"if-none-exist", b"")),
+            json_patch=patching.json_patch(request),
         )
 
     def _strict(self, request: Request) -> bool:

@@ -15,10 +15,13 @@ from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.create import create
 from fhir_sched.interactions.delete import delete
 from fhir_sched.interactions.history import history, vread
+from fhir_sched.interactions.patch import Change, patch
 from fhir_sched.interactions.read import read, unchanged
 from fhir_sched.interactions.search import search
 from fhir_sched.interactions.update import update
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.patch.fhirpath_patch import apply_fhirpath_patch
+from fhir_sched.patch.json_patch import apply_json_patch
 from fhir_sched.r4.structure import TYPES
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search import several
@@ -86,6 +89,7 @@ def _of_type(context: Context, call: Call, resource: Resource) -> Actions:
         "search-type": lambda: _search(context, call, resource),
         "create": lambda: _create(context, call, resource),
         "conditional-update": lambda: _conditional_update(context, call, resource),
+        "conditional-patch": lambda: _conditional_patch(context, call, resource),
         "conditional-delete": lambda: _conditional_delete(context, call, resource),
     }
 
@@ -94,6 +98,7 @@ def _of_instance(context: Context, call: Call, resource: Resource, fhir_id: str)
     return {
         "read": lambda: _read(context, call, resource, fhir_id),
         "update": lambda: update(context, resource, fhir_id, call.body(), call.match),
+        "patch": lambda: patch(context, resource, fhir_id, _change(call), call.match),
         "delete": lambda: delete(context, resource, fhir_id, call.match),
     }
 
@@ -152,6 +157,26 @@ async def _conditional_update(context: Context, call: Call, resource: Resource) 
         if given not in (None, found):
             raise FhirError(Kind.INVALID, f"the match is {found!r}, the body says {given!r}", f"{resource.type}.id")
         return await update(inside, resource, found, {**document, "id": found}, call.match)
+
+    return await under_lock(context, resource, call.pairs, step)
+
+
+def _change(call: Call) -> Change:
+    """What a PATCH asks for: the operations of a JSON Patch, else those of a FHIRPath Patch."""
+    if call.json_patch is not None:
+        operations = call.json_patch()
+        return lambda document: apply_json_patch(document, operations)
+    parameters = call.body()
+    return lambda document: apply_fhirpath_patch(document, parameters)
+
+
+async def _conditional_patch(context: Context, call: Call, resource: Resource) -> Answer:
+    change = _change(call)
+
+    async def step(inside: Context, found: str | None) -> Answer:
+        if found is None:
+            raise FhirError(Kind.NOT_FOUND, f"no {resource.type} matches; there is nothing to patch")
+        return await patch(inside, resource, found, change, call.match)
 
     return await under_lock(context, resource, call.pairs, step)
 
