@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -44,6 +44,11 @@ class Part:
     def url(self) -> str:
         """The canonical URL."""
         return EXTENSION_BASE + self.name
+
+    @property
+    def verbatim(self) -> bool:
+        """Whether the database gives the column's text back as it was written."""
+        return True
 
     def show(self, stored: bytes | None) -> list[dict[str, Any]]:
         """The extensions of a column's text."""
@@ -104,7 +109,11 @@ class Flag(Part):
 
 @dataclass(frozen=True)
 class JsonText(Part):
-    """A JSON object written as a string."""
+    """A JSON object written as a string; jsonb keeps its meaning, not its spaces and order."""
+
+    @property
+    def verbatim(self) -> bool:
+        return False
 
     def to_column(self, value: Any, where: str) -> bytes:
         try:
@@ -239,6 +248,11 @@ class Extensions(Element):
             for part in self.parts
             if not part.server_set
         }
+
+    @cached_property
+    def verbatim_urls(self) -> frozenset[str]:
+        """The URLs of the parts whose columns give back exactly what was written."""
+        return frozenset(part.url for part in self.parts if part.verbatim)
 
     def client_written(self, extensions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """The extensions without those that only the server sets."""

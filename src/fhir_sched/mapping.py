@@ -191,6 +191,7 @@ def _same(shown: Any, value: Any) -> bool:
 def _rest_of_extensions(element: Extensions, value: list[dict[str, Any]], shown: list[dict[str, Any]]) -> Any:
     """The foreign extensions, if laying ours behind them gives the client's order back; else all of them."""
     written = element.client_written(value)
+    shown = [item for item in shown if item["url"] in element.verbatim_urls]
     foreign = [item for item in written if item not in shown]
     ours = [item for item in shown if item in written]
     return (foreign if foreign + ours == written else written) or None
