@@ -19,9 +19,7 @@ from fhir_sched.interactions.idempotent import checked_key, fingerprint, once
 from fhir_sched.interactions.transaction import transaction
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.reference import is_uuid
-
-ANONYMOUS = "00000000-0000-0000-0000-000000000000"
-"""The subject of a change that nobody signed (AUTH=open)."""
+from fhir_sched.security.caller import OPEN
 
 
 class Routes:
@@ -33,7 +31,7 @@ class Routes:
     async def handle(self, request: Request) -> Response:
         """The answer, or FhirError."""
         tenant = _tenant(request.segments[0])
-        context = Context(tenant, f"{request.root}/fhir/{tenant}", Alone(self.lanes, tenant), ANONYMOUS, "staff")
+        context = Context(tenant, f"{request.root}/fhir/{tenant}", Alone(self.lanes, tenant), OPEN)
         return await self._respond(context, request, request.segments[1:])
 
     async def _respond(self, context: Context, request: Request, path: list[str]) -> Response:

@@ -54,7 +54,7 @@ def _criteria(context: Context, resource: Resource, pairs: Pairs) -> Query:
     query = Parser(RESOURCES, context.base, context.tenant).query(resource, pairs, strict=True)
     if not query.conditions:
         raise FhirError(Kind.INVALID, "a conditional interaction needs criteria, such as identifier=system|value")
-    return replace(query, count=1)
+    return replace(context.guard.query(query), count=1)
 
 
 async def _only_match(context: Context, resource: Resource, query: Query) -> str | None:

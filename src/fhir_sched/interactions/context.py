@@ -5,26 +5,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fhir_sched import codec
+from fhir_sched import codec, mapping
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.resources import RESOURCES
+from fhir_sched.search.parse import Parser
+from fhir_sched.security import view
+from fhir_sched.security.caller import Caller
+from fhir_sched.security.guard import Guard
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, and whose change it would be.
-
-    `subject` is the UUID for `created_by`; `origin` is the word for `source` (staff, portal, hl7).
-    """
+    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, and who asks."""
 
     tenant: str
     base: str
     work: Work
-    subject: str
-    origin: str
+    caller: Caller
+
+    @property
+    def subject(self) -> str:
+        """The UUID for `created_by`."""
+        return self.caller.subject
+
+    @property
+    def origin(self) -> str:
+        """The word for `source` (staff, portal, hl7)."""
+        return self.caller.origin
+
+    @property
+    def parser(self) -> Parser:
+        """Reads the search parameters of this request."""
+        return Parser(RESOURCES, self.base, self.tenant)
+
+    @property
+    def guard(self) -> Guard:
+        """Puts the caller's limits into queries."""
+        return Guard(self.caller, self.parser)
+
+    def shown(self, resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
+        """The JSON of a row as the caller may see it."""
+        body = mapping.to_json(resource, source, row)
+        return body if self.caller.everything else view.shown(self.caller, resource.type, body, self.base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,11 @@ from fhir_sched.definition import METHODS, SYSTEM_METHODS, Resource
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
 from fhir_sched.interactions.context import Answer, Context
-from fhir_sched.interactions.create import create
-from fhir_sched.interactions.delete import delete
 from fhir_sched.interactions.history import history, vread
-from fhir_sched.interactions.patch import Change, patch
+from fhir_sched.interactions.patch import Change
+from fhir_sched.interactions.permitted import create, delete, patch, update
 from fhir_sched.interactions.read import read, unchanged
 from fhir_sched.interactions.search import search
-from fhir_sched.interactions.update import update
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.patch.fhirpath_patch import apply_fhirpath_patch
 from fhir_sched.patch.json_patch import apply_json_patch
@@ -28,6 +26,8 @@ from fhir_sched.search import several
 from fhir_sched.search.parse import Parser
 from fhir_sched.search.several import COMPARTMENTS
 from fhir_sched.search.values import form
+from fhir_sched.security.decision import decide, needs
+from fhir_sched.security.guard import refused
 
 Actions = dict[str, Callable[[], Awaitable[Answer]]]
 
@@ -50,10 +50,30 @@ def _offered(context: Context, call: Call) -> Actions:
     """The actions by method: those of the path that the resource declares, which is what metadata tells too."""
     resource = RESOURCES.get(call.path[0]) if call.path else None
     methods, offered = (METHODS, resource.interactions) if resource else (SYSTEM_METHODS, SYSTEM_METHODS)
-    actions = {methods[code]: action for code, action in _actions(context, call).items() if code in offered}
+    actions = {
+        methods[code]: _allowed(context, code, resource, action)
+        for code, action in _actions(context, call).items()
+        if code in offered
+    }
     if not actions:
         raise no_route(call.path)
     return actions
+
+
+def _allowed(
+    context: Context, code: str, resource: Resource | None, action: Callable[[], Awaitable[Answer]]
+) -> Callable[[], Awaitable[Answer]]:
+    """The action, which asks first whether the caller's scopes reach so far at all; it finds its own limits later."""
+    if context.caller.everything:
+        return action
+
+    async def asked() -> Answer:
+        for letter in needs(code) if resource is not None else "":
+            if resource is not None and not decide(context.caller, letter, resource.type).allowed:
+                raise refused(letter, resource.type)
+        return await action()
+
+    return asked
 
 
 def _actions(context: Context, call: Call) -> Actions:

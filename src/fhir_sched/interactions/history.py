@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from fhir_sched import mapping
+from fhir_sched import reference
 from fhir_sched.bundle import url
 from fhir_sched.definition import Resource, Source
 from fhir_sched.interactions.context import Answer, Context, etag, last_updated, located, not_found
@@ -18,6 +18,8 @@ from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search import page, values, versions
 from fhir_sched.search.query import Position
 from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT
+from fhir_sched.security.decision import decide
+from fhir_sched.security.guard import refused
 
 Row = Sequence[bytes | None]
 NOT_OURS = frozenset({"_format", "_pretty"})
@@ -25,7 +27,10 @@ NOT_OURS = frozenset({"_format", "_pretty"})
 
 async def vread(context: Context, resource: Resource, fhir_id: str, version: str) -> Answer:
     """One version. Raises 404 where there is none, 410 where that version is the deletion."""
+    limits = context.guard.limits(resource, "r")
     source, row_id = located(resource, fhir_id)
+    if limits:
+        return await _own_version(context, resource, source, fhir_id, row_id, version)
     found = None
     if version.isascii() and version.isdigit() and len(version) < 10 and version == str(int(version)):
         (rows,) = await context.work.read(versions.one(source, row_id, version, context.tenant))
@@ -35,7 +40,35 @@ async def vread(context: Context, resource: Resource, fhir_id: str, version: str
     if found[0] == b"t":
         raise FhirError(Kind.GONE, f"{resource.type}/{fhir_id} was deleted by version {version}")
     row = found[1:]
-    return Answer(200, mapping.to_json(resource, source, row), row[1], row[2])
+    return Answer(200, context.shown(resource, source, row), row[1], row[2])
+
+
+async def _own_version(
+    context: Context, resource: Resource, source: Source, fhir_id: str, row_id: str, version: str
+) -> Answer:
+    """One version among those that the caller may see; anything else is not there."""
+    span = versions.Span(row_id, count=MAX_COUNT, patients=_patients(context, [resource], "r"))
+    (rows,) = await context.work.read(versions.listing([(resource, source)], span, context.tenant))
+    for row in rows.all():
+        if (row[3] or b"").decode() == version:
+            columns = row[versions.LEAD :]
+            return Answer(200, context.shown(resource, source, columns), columns[1], columns[2])
+    raise FhirError(Kind.NOT_FOUND, f"{resource.type}/{fhir_id} has no version {version!r}")
+
+
+def _patients(context: Context, resources: Sequence[Resource], letter: str) -> tuple[tuple[str, str], ...]:
+    """Whose versions the caller may see, () for everybody's. Raises 403 where a scope's query would have to be asked
+    of versions that are no more."""
+    found: dict[tuple[str, str], None] = {}
+    for resource in resources:
+        decision = decide(context.caller, letter, resource.type)
+        if not decision.allowed or any(limit.query for limit in decision.limits):
+            raise refused(letter, resource.type)
+        for limit in decision.limits:
+            target = reference.target(limit.patient, context.base)
+            if target is not None:
+                found[limit.patient, target.uuid] = None
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +80,13 @@ class Asked:
     tie: str
 
 
-def asked(context: Context, path: str, pairs: Sequence[tuple[str, str]], row_id: str | None) -> Asked:
+def asked(
+    context: Context,
+    path: str,
+    pairs: Sequence[tuple[str, str]],
+    row_id: str | None,
+    patients: tuple[tuple[str, str], ...] = (),
+) -> Asked:
     """Reads _count, _since, _at and the page. Raises 400 for what is wrong, given twice or unknown to history."""
     given: dict[str, str] = {}
     for name, text in pairs:
@@ -67,6 +106,7 @@ def asked(context: Context, path: str, pairs: Sequence[tuple[str, str]], row_id:
         values.date("_at", given["_at"]) if "_at" in given else None,
         _count(given.get("_count")),
         page.decode(token, tie, 2) if token else None,
+        patients,
     )
     if span.position is not None and span.position.backward:
         raise FhirError(Kind.VALUE, f"{page.PARAMETER} is not a page of this history")
@@ -95,6 +135,10 @@ async def history(
     fhir_id: str | None = None,
 ) -> Answer:
     """The history of one resource (`fhir_id`), of a type (one resource), or of all. Raises 404 for an unknown id."""
+    letter = "s" if fhir_id is None else "r"
+    if fhir_id is None:
+        resources = [each for each in resources if decide(context.caller, letter, each.type).allowed] or resources
+    patients = _patients(context, resources, letter)
     path = "/".join(
         [*([resources[0].type] if len(resources) == 1 else []), *([fhir_id] if fhir_id else []), "_history"]
     )
@@ -103,11 +147,12 @@ async def history(
     if fhir_id is not None:
         source, row_id = located(resources[0], fhir_id)
         sources = [(resources[0], source)]
-    wanted = asked(context, path, pairs, row_id)
+    wanted = asked(context, path, pairs, row_id, patients)
     fragment = versions.listing(sources, wanted.span, context.tenant)
     (rows,) = await context.work.read(fragment, slow=fhir_id is None)
     found = rows.all()
-    if fhir_id is not None and not found and wanted.span == versions.Span(row_id, count=wanted.span.count):
+    plain = versions.Span(row_id, count=wanted.span.count, patients=patients)
+    if fhir_id is not None and not found and (wanted.span == plain or patients):
         raise not_found(resources[0], fhir_id)
     return Answer(200, _bundle(context, path, sources, wanted, found))
 
@@ -158,5 +203,5 @@ def _entry(context: Context, resource: Resource, source: Source, row: Row) -> by
     }
     if deleted:
         return orjson.dumps(envelope)
-    shown = orjson.Fragment(mapping.to_json(resource, source, row[versions.LEAD :]))
+    shown = orjson.Fragment(context.shown(resource, source, row[versions.LEAD :]))
     return orjson.dumps({"fullUrl": envelope.pop("fullUrl"), "resource": shown, **envelope})

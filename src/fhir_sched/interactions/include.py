@@ -9,14 +9,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fhir_sched import mapping
 from fhir_sched.bundle import Entry
 from fhir_sched.definition import References, Resource, Source
 from fhir_sched.interactions.context import Context
 from fhir_sched.reference import of_element
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search import sql
-from fhir_sched.search.query import Criterion, Include, Query, ReferenceValue, Sort
+from fhir_sched.search.query import Condition, Criterion, Include, Query, ReferenceValue, Sort, TokenValue
 
 REVERSE_LIMIT = 1000
 MAX_STEPS = 5
@@ -51,9 +50,7 @@ async def included(context: Context, query: Query, matches: Sequence[Found]) -> 
         found = [each for include in steps for each in await _follow(context, include, fresh, warnings)]
         fresh = [each for each in {each.name: each for each in found}.values() if each.name not in seen]
         seen |= {each.name for each in fresh}
-        entries += [
-            Entry(each.name, mapping.to_json(each.resource, each.source, each.row), b"include") for each in fresh
-        ]
+        entries += [Entry(each.name, context.shown(each.resource, each.source, each.row), b"include") for each in fresh]
         if not fresh:
             break
     return entries, warnings
@@ -74,11 +71,15 @@ async def _referred(context: Context, include: Include, found: Sequence[Found]) 
                     wanted.setdefault(kind, []).append(fhir_id)
     results = []
     for kind, ids in wanted.items():
-        results += await _by_ids(context, RESOURCES[kind], ids)
+        results += await _by_ids(context, RESOURCES[kind], ids, include.limits)
     return results
 
 
-async def _by_ids(context: Context, resource: Resource, ids: Iterable[str]) -> list[Found]:
+async def _by_ids(
+    context: Context, resource: Resource, ids: Iterable[str], limits: tuple[Condition, ...]
+) -> list[Found]:
+    if limits:
+        return await _within(context, resource, ids, limits)
     by_source: dict[str, set[str]] = {}
     for source, row_id in filter(None, (resource.parse_id(fhir_id) for fhir_id in ids)):
         by_source.setdefault(source.prefix, set()).add(row_id)
@@ -88,6 +89,20 @@ async def _by_ids(context: Context, resource: Resource, ids: Iterable[str]) -> l
         return []
     results = await context.work.read(*fragments)
     return [Found(resource, source, row) for source, rows in zip(sources, results, strict=True) for row in rows.all()]
+
+
+async def _within(
+    context: Context, resource: Resource, ids: Iterable[str], limits: tuple[Condition, ...]
+) -> list[Found]:
+    """Those of the resources that the caller may see."""
+    wanted = tuple(TokenValue(None, fhir_id) for fhir_id in dict.fromkeys(ids))
+    conditions = (Criterion(resource.param["_id"], wanted), *limits)
+    order = (Sort(resource.param["_id"], descending=False),)
+    plan = sql.search(Query(resource, conditions, order, len(wanted)), context.tenant)
+    if plan.fragment is None:
+        return []
+    (rows,) = await context.work.read(plan.fragment)
+    return [Found(*plan.read(row)) for row in rows.all()]
 
 
 def _hosted(include: Include, found: Found, base: str) -> Iterable[tuple[str, str]]:
@@ -112,7 +127,7 @@ async def _referring(context: Context, include: Include, found: Sequence[Found],
         return []
     criterion = Criterion(include.param, tuple(ReferenceValue("", fhir_id) for fhir_id in ids))
     order = (Sort(include.source.param[include.source.default_sort], False),)
-    plan = sql.search(Query(include.source, (criterion,), order, REVERSE_LIMIT), context.tenant)
+    plan = sql.search(Query(include.source, (criterion, *include.limits), order, REVERSE_LIMIT), context.tenant)
     if plan.fragment is None:
         return []
     (rows,) = await context.work.read(plan.fragment, slow=True)

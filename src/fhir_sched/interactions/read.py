@@ -2,25 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-from fhir_sched import mapping, statements
+from fhir_sched import statements
 from fhir_sched.definition import Resource, Source
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context, etag, located, not_found
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.search import sql
+from fhir_sched.search.query import Condition as Limit
+from fhir_sched.search.query import Criterion, Query, Sort, TokenValue
 
 
 async def read(context: Context, resource: Resource, fhir_id: str) -> Answer:
-    """The current version of a resource. Raises FhirError 404 or 410."""
+    """The current version of a resource. Raises FhirError 404 or 410, 403 where the caller may read none of the type.
+
+    What the caller may not see is answered like what is not there.
+    """
+    limits = context.guard.limits(resource, "r")
     source, row_id = located(resource, fhir_id)
+    if limits:
+        return await _read_within(context, resource, fhir_id, limits)
     (rows,) = await context.work.read(statements.read(source, row_id, context.tenant))
     row = rows.first()
     if row is None:
         raise await missing(context, resource, source, fhir_id, row_id)
-    return Answer(200, mapping.to_json(resource, source, row), row[1], row[2])
+    return Answer(200, context.shown(resource, source, row), row[1], row[2])
+
+
+async def _read_within(context: Context, resource: Resource, fhir_id: str, limits: tuple[Limit, ...]) -> Answer:
+    found = await visible(context, resource, fhir_id, limits)
+    if found is None:
+        raise not_found(resource, fhir_id)
+    source, row = found
+    return Answer(200, context.shown(resource, source, row), row[1], row[2])
+
+
+async def visible(
+    context: Context, resource: Resource, fhir_id: str, limits: tuple[Limit, ...]
+) -> tuple[Source, Sequence[bytes | None]] | None:
+    """The row of a resource that fulfils the limits, None where there is no such row."""
+    named = Criterion(resource.param["_id"], (TokenValue(None, fhir_id),))
+    order = (Sort(resource.param["_id"], descending=False),)
+    plan = sql.search(Query(resource, (named, *limits), order, 1), context.tenant)
+    if plan.fragment is None:
+        return None
+    (rows,) = await context.work.read(plan.fragment)
+    row = rows.first()
+    if row is None:
+        return None
+    _, source, columns = plan.read(row)
+    return source, columns
 
 
 def unchanged(answer: Answer, call: Call) -> Answer:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_sched import document, mapping
+from fhir_sched import document
 from fhir_sched.bundle import Entry, searchset, url
 from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
@@ -20,7 +20,8 @@ Row = tuple[bytes | None, ...]
 
 
 async def search(context: Context, query: Query) -> Answer:
-    """200 with the page that the query asks for."""
+    """200 with the page that the query asks for, of what the caller may see. Raises 403 where that is nothing."""
+    query = context.guard.query(query)
     if query.count_only:
         number = await _counted(context, query, None)
         return Answer(200, searchset(context.base, (), [("self", _self(context, query))], number, query.ignored))
@@ -31,16 +32,16 @@ async def search(context: Context, query: Query) -> Answer:
     if query.position is not None and query.position.backward:
         shown.reverse()
     matches = [Found(*plan.read(row)) for row in shown]
-    entries = [Entry(each.name, _shown(query, each)) for each in matches]
+    entries = [Entry(each.name, _shown(context, query, each)) for each in matches]
     further, warnings = await included(context, query, matches)
     total = await _total(context, query, len(shown), more=more)
     links = _links(context, query, plan, shown, more=more)
     return Answer(200, searchset(context.base, entries + further, links, total, (*query.ignored, *warnings)))
 
 
-def _shown(query: Query, found: Found) -> bytes:
+def _shown(context: Context, query: Query, found: Found) -> bytes:
     """The JSON of a match, or the part of it that the search asks for."""
-    whole = mapping.to_json(found.resource, found.source, found.row)
+    whole = context.shown(found.resource, found.source, found.row)
     if not query.summary and not query.elements:
         return whole
     return dumps(subset(document.parse(whole), query.summary, query.elements))

@@ -29,7 +29,7 @@ async def update(
     write.checked(resource, document)
     found = resource.parse_id(fhir_id)
     if found is None:
-        raise _unknown(resource, fhir_id)
+        raise unknown(resource, fhir_id)
     source, row_id = found
     columns = write.columns_of_change(context, resource, source, document)
     versions = condition.versions or None if condition is not None else None
@@ -54,7 +54,7 @@ async def _not_updated(
     if current is not None:
         raise version_conflict(resource, fhir_id, current[1])
     if await deleted_version(context, source, row_id) is None:
-        raise _unknown(resource, fhir_id)
+        raise unknown(resource, fhir_id)
     if condition is not None:
         raise version_conflict(resource, fhir_id, None)
     if resource.type == "Appointment":
@@ -64,7 +64,8 @@ async def _not_updated(
     return write.answer(context, resource, source, row, 201)
 
 
-def _unknown(resource: Resource, fhir_id: str) -> FhirError:
+def unknown(resource: Resource, fhir_id: str) -> FhirError:
+    """405: there never was such a resource, and an update can't make one."""
     return FhirError(
         Kind.METHOD,
         f"there is no {resource.type}/{fhir_id}, and ids are given by the server: create it with POST {resource.type}",

@@ -14,10 +14,8 @@ from fhir_sched.definition import Resource
 from fhir_sched.document import dumps, parse
 from fhir_sched.interactions import write
 from fhir_sched.interactions.context import Answer, Context
-from fhir_sched.interactions.create import create
-from fhir_sched.interactions.delete import delete
+from fhir_sched.interactions.permitted import create, delete, update
 from fhir_sched.interactions.read import read
-from fhir_sched.interactions.update import update
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.validate import resource_issues
 

@@ -56,4 +56,4 @@ def answer(context: Context, resource: Resource, source: Source, row: Sequence[b
     """The written row as answer, with the URL of its version."""
     row_id, version = (row[0] or b"").decode(), (row[1] or b"").decode()
     location = f"{context.base}/{resource.type}/{source.prefix}-{row_id}/_history/{version}"
-    return Answer(status, mapping.to_json(resource, source, row), row[1], row[2], location)
+    return Answer(status, context.shown(resource, source, row), row[1], row[2], location)

@@ -22,7 +22,8 @@ LEAD = 5
 class Span:
     """Which versions: of one row (`row_id`) or of all, changed since a moment, current at some time in an interval.
 
-    `count` and one more are fetched; `position` is the last version seen: updated_at, id, version.
+    `count` and one more are fetched; `position` is the last version seen: updated_at, id, version. `patients`: only
+    versions in which one of them (a reference and its UUID each) took part; for the resources of patients alone.
     """
 
     row_id: str | None = None
@@ -30,6 +31,7 @@ class Span:
     at: DateValue | None = None
     count: int = 50
     position: Position | None = None
+    patients: tuple[tuple[str, str], ...] = ()
 
 
 def one(source: Source, row_id: str, version: str, tenant: str) -> Fragment:
@@ -57,20 +59,32 @@ def listing(sources: Sequence[tuple[Resource, Source]], span: Span, tenant: str)
     for place, (_, source) in enumerate(sources):
         columns = [f"{expression}::text" for expression in source.select_list]
         shown = ", ".join(columns + ["null"] * (width - len(columns)))
+        own = _of_patients(span.patients, source, args)
         branches.append(
             f"select {place} as place, false as deleted, a.id as row_id, a.version as row_version, "
             f"a.updated_at as changed, {shown}\nfrom {source.table} a\nwhere a.tenant_id = $1::uuid"
-            f"{_conditions(source, span, 'a', args, current=True)}"
+            f"{own}{_conditions(source, span, 'a', args, current=True)}"
         )
         branches.append(
             f"select {place}, h.deleted, h.id, h.version, h.updated_at, {shown}\nfrom {_spread(source)}\n"
             f"where h.tenant_id = $1::uuid\n  and h.table_name = {args.add(source.table)}"
-            f"{_conditions(source, span, 'h', args, current=False)}"
+            f"{own}{_conditions(source, span, 'h', args, current=False)}"
         )
     cut = f"\norder by changed desc, row_id desc, row_version desc\nlimit {span.count + 1}"
     ordered = "\norder by 5 desc, 3 desc, 4 desc"
     joined = "\nunion all\n".join(f"({branch}{ordered}\nlimit {span.count + 1})" for branch in branches)
     return Fragment(f"select *\nfrom (\n{joined}\n) versions{cut}", tuple(args.values))
+
+
+def _of_patients(patients: tuple[tuple[str, str], ...], source: Source, args: Arguments) -> str:
+    """Versions of which one of the patients is a participant; a deletion shows nobody, so it is left out."""
+    if not patients or "patient_id" not in source.columns:
+        return ""
+    parts = []
+    for reference, uuid in patients:
+        within = f'[{{"actor":{{"reference":"{reference}"}}}}]'
+        parts.append(f"a.patient_id = {args.add(uuid)}::uuid or a.fhir -> 'participant' @> {args.add(within)}::jsonb")
+    return f"\n  and ({' or '.join(parts)})"
 
 
 def _conditions(source: Source, span: Span, alias: str, args: Arguments, *, current: bool) -> str:

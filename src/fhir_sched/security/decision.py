@@ -19,7 +19,7 @@ LETTERS = {
     "read": "r", "vread": "r", "conditional-read": "r", "history-instance": "r",
     "search-type": "s", "search-form": "s", "search-system": "s", "search-system-form": "s",
     "search-compartment": "s", "search-compartment-form": "s", "history-type": "s", "history-system": "s",
-    "create": "c", "conditional-create": "cs", "update": "u", "conditional-update": "cus", "patch": "u",
+    "create": "c", "conditional-create": "cs", "update": "u", "conditional-update": "us", "patch": "u",
     "conditional-patch": "us", "delete": "d", "conditional-delete": "ds", "validate": "cu", "validate-instance": "r",
 }  # fmt: skip
 """What each interaction needs, in letters of `cruds`; all of them."""

@@ -1,0 +1,137 @@
+"""create, update, patch and delete within the caller's limits; the only ones that anything else calls.
+
+A caller may change only what it may see so, and leave only what it may leave: a patient's token books for that patient
+alone, and the query of a granular scope must match before and after. What the caller may not change is answered like
+what is not there. SMART App Launch 2.2. Knows no scope syntax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from fhir_sched.db.work import Work
+from fhir_sched.definition import Resource
+from fhir_sched.document import parse
+from fhir_sched.element import EXTENSION_BASE
+from fhir_sched.interactions import create as creation
+from fhir_sched.interactions import delete as deletion
+from fhir_sched.interactions import patch as patching
+from fhir_sched.interactions import update as updating
+from fhir_sched.interactions import write
+from fhir_sched.interactions.context import Answer, Condition, Context, not_found
+from fhir_sched.interactions.patch import Change
+from fhir_sched.interactions.read import visible
+from fhir_sched.mapping import to_resource
+from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.search.query import Condition as Limit
+from fhir_sched.security import view
+from fhir_sched.security.decision import decide
+from fhir_sched.security.guard import refused
+
+Limits = tuple[Limit, ...]
+Step = Callable[[Context], Awaitable[Answer]]
+_DOUBLE_BOOKING = EXTENSION_BASE + "allow-double-booking"
+
+
+async def create(context: Context, resource: Resource, document: dict[str, Any], row_id: str | None = None) -> Answer:
+    """See `interactions.create`. Raises 403 beyond the scopes."""
+    limits = context.guard.limits(resource, "c")
+    if not limits:
+        return await creation.create(context, resource, document, row_id)
+    _refuse_others(context, resource, document, "c")
+    return await _afterwards(
+        context, resource, limits, "c", lambda inside: creation.create(inside, resource, document, row_id)
+    )
+
+
+async def update(
+    context: Context, resource: Resource, fhir_id: str, document: dict[str, Any], condition: Condition | None
+) -> Answer:
+    """See `interactions.update`. Raises 403 beyond the scopes; participants that the caller can't see stay."""
+    limits = context.guard.limits(resource, "u")
+    if not limits:
+        return await updating.update(context, resource, fhir_id, document, condition)
+    _refuse_others(context, resource, document, "u")
+
+    async def step(inside: Context) -> Answer:
+        current = await _current(inside, resource, fhir_id, limits)
+        if current is None:
+            raise updating.unknown(resource, fhir_id)
+        unseen = view.others(inside.caller, current, inside.base)
+        whole = {**document, "participant": [*document.get("participant", ()), *unseen]} if unseen else document
+        return await updating.update(inside, resource, fhir_id, whole, condition)
+
+    return await _afterwards(context, resource, limits, "u", step)
+
+
+async def patch(
+    context: Context, resource: Resource, fhir_id: str, change: Change, condition: Condition | None
+) -> Answer:
+    """See `interactions.patch`. Raises 403 beyond the scopes; the caller patches what it sees, the rest stays."""
+    limits = context.guard.limits(resource, "u")
+    if not limits:
+        return await patching.patch(context, resource, fhir_id, change, condition)
+
+    def seen(document: dict[str, Any]) -> dict[str, Any]:
+        unseen = view.others(context.caller, document, context.base)
+        before = {**document, "participant": [item for item in document["participant"] if item not in unseen]}
+        after = change(before if unseen else document)
+        _refuse_others(context, resource, after, "u")
+        return {**after, "participant": [*after.get("participant", ()), *unseen]} if unseen else after
+
+    async def step(inside: Context) -> Answer:
+        if await _current(inside, resource, fhir_id, limits) is None:
+            raise not_found(resource, fhir_id)
+        return await patching.patch(inside, resource, fhir_id, seen, condition)
+
+    return await _afterwards(context, resource, limits, "u", step)
+
+
+async def delete(context: Context, resource: Resource, fhir_id: str, condition: Condition | None) -> Answer:
+    """See `interactions.delete`. Raises 403 beyond the scopes."""
+    limits = context.guard.limits(resource, "d")
+    if not limits:
+        return await deletion.delete(context, resource, fhir_id, condition)
+
+    async def inside(work: Work) -> Answer:
+        own = replace(context, work=work)
+        if await _current(own, resource, fhir_id, limits) is None:
+            return Answer(204, b"")
+        return await deletion.delete(own, resource, fhir_id, condition)
+
+    return await context.work.atomically(inside)
+
+
+def _refuse_others(context: Context, resource: Resource, document: dict[str, Any], letter: str) -> None:
+    """Raises 403 for what a patient's token may not write: another patient's booking, a double booking; 400 before."""
+    write.checked(resource, document)
+    decision = decide(context.caller, letter, resource.type)
+    if resource.type != "Appointment" or any(not limit.patient for limit in decision.limits):
+        return
+    if view.others(context.caller, document, context.base):
+        raise FhirError(Kind.FORBIDDEN, "a patient's token books for that patient alone", "Appointment.participant")
+    extensions = document.get("extension", ())
+    given = [item for item in extensions if isinstance(item, dict)] if isinstance(extensions, list) else []
+    if any(item.get("url") == _DOUBLE_BOOKING and item.get("valueBoolean") is True for item in given):
+        raise FhirError(Kind.FORBIDDEN, "allow-double-booking needs a user/ or system/ scope", "Appointment.extension")
+
+
+async def _current(context: Context, resource: Resource, fhir_id: str, limits: Limits) -> dict[str, Any] | None:
+    """The resource, if it is there and within the limits."""
+    found = await visible(context, resource, fhir_id, limits)
+    return None if found is None else to_resource(resource, *found)
+
+
+async def _afterwards(context: Context, resource: Resource, limits: Limits, letter: str, step: Step) -> Answer:
+    """What the step answers, if what it leaves is within the limits; else nothing is done and 403 raised."""
+
+    async def inside(work: Work) -> Answer:
+        own = replace(context, work=work)
+        answer = await step(own)
+        if await visible(own, resource, str(parse(answer.body).get("id", "")), limits) is None:
+            raise refused(letter, resource.type)
+        return answer
+
+    return await context.work.atomically(inside)
