@@ -89,6 +89,15 @@ def test_a_change_that_is_rolled_back_leaves_nothing(clinic: Clinic) -> None:
     assert events(clinic, booked) == []
 
 
+def test_changes_of_one_transaction_keep_their_order(clinic: Clinic) -> None:
+    connection = clinic.staff()
+    with connection.transaction():
+        booked = clinic.book(None, connection)
+        connection.execute("update appointments set reason = 'x' where id = %s", [booked])
+    created = clinic.rows("select count(distinct created_at) from outbox where aggregate_id = %s", booked)
+    assert created == [(2,)]
+
+
 def test_slots_of_a_quiet_transaction_are_not_announced_one_by_one(clinic: Clinic) -> None:
     schedule, connection = clinic.schedule(), clinic.api()
     with connection.transaction():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -266,3 +268,41 @@ def test_a_slot_of_another_program_that_ends_before_it_starts_is_let_in(clinic: 
     schedule = clinic.schedule()
     clinic.slot(schedule, 40)
     assert outcome(lambda: clinic.slot(schedule, 60, clinic.staff(), end_at=at(0))) == "ok"
+
+
+def wait_for_one_that_gives_up(first: Connection, write: list[Callable[..., object]], *later: Connection) -> list[str]:
+    """What two later writers get that wait for a first one, who rolls back."""
+    outcomes: list[str] = []
+    with first.transaction(force_rollback=True):
+        write[0](first)
+        waiting = [
+            Thread(target=lambda c=connection, w=attempt: outcomes.append(outcome(lambda: w(c))))
+            for connection, attempt in zip(later, write[1:], strict=True)
+        ]
+        for thread in waiting:
+            thread.start()
+        waiting[0].join(0.3)
+        assert all(thread.is_alive() for thread in waiting)
+    for thread in waiting:
+        thread.join(10)
+    return sorted(outcomes)
+
+
+def test_slots_that_waited_for_one_that_gave_up_do_not_deadlock(clinic: Clinic) -> None:
+    schedule = clinic.schedule()
+    write: list[Callable[..., object]] = [lambda c, n=n: clinic.slot(schedule, n, c) for n in (0, 5, 10)]
+    assert wait_for_one_that_gives_up(clinic.api(), write, clinic.api(), clinic.api()) == [
+        "23P01 slots_no_overlap",
+        "ok",
+    ]
+
+
+def test_appointments_that_waited_for_one_that_gave_up_do_not_deadlock(clinic: Clinic) -> None:
+    provider = uuid4()
+    write: list[Callable[..., object]] = [
+        lambda c, n=n: clinic.book(None, c, **times(provider, n, n + 20)) for n in (0, 5, 10)
+    ]
+    assert wait_for_one_that_gives_up(clinic.api(), write, clinic.api(), clinic.api()) == [
+        "23P01 provider_times_no_overlap",
+        "ok",
+    ]
