@@ -84,7 +84,7 @@ def become(identity: Identity | None, *, dies_with_parent: bool) -> Callable[[],
     def prepare() -> None:
         if identity is not None:
             if library is not None and identity.capability is not None:
-                # Keeps capabilities over setuid, and lets access(2), by which PostgreSQL looks for its programs, use them.
+                # Keeps capabilities over setuid, and lets access(2), by which PostgreSQL finds its programs, use them.
                 _check(library.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
             os.setgroups([])
             os.setgid(identity.gid)

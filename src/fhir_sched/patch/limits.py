@@ -15,7 +15,7 @@ from fhir_sched import document
 from fhir_sched.outcome import FhirError, Kind
 
 MAX_OPERATIONS = 100
-MAX_BYTES = 1024 * 1024
+MAX_BYTES = 256 * 1024
 """Bytes of JSON of the patch, of the document after every operation, and of all that `copy` copies."""
 MAX_PATH = 500
 MAX_PLACES = 100_000

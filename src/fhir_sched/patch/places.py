@@ -13,7 +13,6 @@ from itertools import zip_longest
 from typing import Any
 
 from fhir_sched.outcome import FhirError, Kind
-from fhir_sched.patch.criteria import fulfils
 from fhir_sched.patch.limits import Effort
 from fhir_sched.patch.steps import Function, Index, Member, Step
 from fhir_sched.r4.structure import PRIMITIVE_TYPES, RESOURCE_TYPES, TYPES, ElementDef, TypeDef
@@ -99,6 +98,9 @@ def _taken(found: list[Place], step: Step, effort: Effort) -> list[Place]:
         case Index(position):
             return found[position : position + 1]
         case Function("where", criteria):
+            # the FHIRPath engine takes a third of a second to import: only a process that is asked for it pays
+            from fhir_sched.patch.criteria import fulfils  # noqa: PLC0415
+
             return [place for place in found if fulfils(place.value, place.type_def().name, criteria, effort)]
         case Function("extension", url):
             wanted = _text(url)
