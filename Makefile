@@ -35,7 +35,7 @@ check: $(VENV)/installed-dev ## format, lint, types, import layers, generated fi
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@for generator in tools/generated.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
+	@for generator in tools/generated.py tools/documents.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
 
 format: $(VENV)/installed-dev ## let ruff format and mend what it can
 	$(BIN)/ruff format .
