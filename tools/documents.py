@@ -42,6 +42,11 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
+def _bytes(number: int) -> str:
+    """A number of bytes in the largest unit in which it is whole."""
+    return f"{number // 1024**2} MiB" if number % 1024**2 == 0 else f"{number // 1024} KiB"
+
+
 # Settings
 
 
@@ -120,7 +125,7 @@ def limits() -> str:
         ("steps that `:iterate` follows", f"{MAX_STEPS}", "no further"),
         ("resources that one `_revinclude` adds a step", f"{REVERSE_LIMIT}", "a warning in the Bundle"),
         ("`_total=estimate`", f"{ESTIMATE_LIMIT}", "counts no further"),
-        ("path and query of a URL", f"{MAX_URL // 1024} KiB", "414; `POST _search` takes the parameters as body"),
+        ("path and query of a URL", _bytes(MAX_URL), "414; `POST _search` takes the parameters as body"),
     )
     return table(("what", "limit", "beyond it"), rows)
 
@@ -131,13 +136,13 @@ def limits() -> str:
 def request_limits() -> str:
     """What the server reads of one request."""
     rows = (
-        ("body", f"{MAX_BODY // 1024**2} MiB", "413"),
-        ("path and query of a URL", f"{MAX_URL // 1024} KiB", "414"),
-        ("request line and headers", f"{MAX_HEAD // 1024} KiB", "431"),
+        ("body", _bytes(MAX_BODY), "413"),
+        ("path and query of a URL", _bytes(MAX_URL), "414"),
+        ("request line and headers", _bytes(MAX_HEAD), "431"),
         ("depth of a JSON document", f"{MAX_DEPTH}", "400"),
         ("entries of a batch or transaction", f"{MAX_ENTRIES}", "413"),
         ("operations of a patch", f"{MAX_OPERATIONS}", "413"),
-        ("a patch, and the document after each operation", f"{MAX_BYTES // 1024**2} MiB", "413"),
+        ("a patch, and the document after each operation", _bytes(MAX_BYTES), "413"),
         ("characters of an `Idempotency-Key`", f"{MAX_KEY}", "400"),
     )
     return table(("what", "limit", "beyond it"), rows)
