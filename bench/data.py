@@ -45,8 +45,8 @@ def cluster(data_dir: Path) -> Iterator[embedded.Embedded]:
 
 
 def prepare(running: embedded.Embedded, say: Say) -> None:
-    """Make the database when it is not there or does not fit the migrations; clear what an earlier run left."""
-    if not _is_current(running):
+    """Make the database, or bring the one that is there up to date; clear what an earlier run left."""
+    if not _is_there(running) or not _bring_up_to_date(running, say):
         _make(running, say)
     restore(running)
 
@@ -75,17 +75,26 @@ def restore(running: embedded.Embedded) -> None:
         connection.execute("checkpoint")
 
 
-def _is_current(running: embedded.Embedded) -> bool:
+def _is_there(running: embedded.Embedded) -> bool:
     with psycopg.connect(running.admin_url) as connection:
         if connection.execute("select from pg_database where datname = %s", [DATABASE]).fetchone() is None:
             return False
     with psycopg.connect(running.url(embedded.OWNER, DATABASE)) as connection:
         edition = connection.execute("select obj_description('public.slots'::regclass)").fetchone()
-        recorded = connection.execute(
-            "select version, name, checksum from fhir_sched_migrations order by version"
-        ).fetchall()
-    fits = migrations.shortfall(migrations.available(), recorded) is None
-    return fits and edition == (f"bench {_EDITION}",)
+    return edition == (f"bench {_EDITION}",)
+
+
+def _bring_up_to_date(running: embedded.Embedded, say: Say) -> bool:
+    """Apply migrations that are new; False when one that was applied has changed since, or the outcome differs."""
+    restore(running)
+    try:
+        applied = migrations.migrate(running.url(embedded.OWNER, DATABASE), progress=say)
+        if applied:
+            _compare(running, DATABASE)
+    except (migrations.MigrationError, DifferenceError) as error:
+        say(f"the database is made anew: {error}")
+        return False
+    return True
 
 
 def _make(running: embedded.Embedded, say: Say) -> None:
@@ -98,14 +107,11 @@ def _make(running: embedded.Embedded, say: Say) -> None:
         _load(connection, say)
     say("migrating what was loaded …")
     migrations.migrate(running.url(embedded.OWNER, "bench_new"), progress=say)
-    _create(running, "bench_fresh")
-    migrations.migrate(running.url(embedded.OWNER, "bench_fresh"))
-    _compare(running)
+    _compare(running, "bench_new")
     with psycopg.connect(running.url(embedded.OWNER, "bench_new"), autocommit=True) as connection:
         connection.execute(f"comment on table slots is 'bench {_EDITION}'")
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
-    _drop(running, "bench_fresh")
     with psycopg.connect(running.admin_url, autocommit=True) as connection:
         connection.execute("alter database bench_new rename to bench")
     say(f"the database is there after {time.monotonic() - started:.0f} s and is kept")
@@ -216,15 +222,23 @@ from pg_proc where pronamespace = 'public'::regnamespace
 """
 
 
-def _compare(running: embedded.Embedded) -> None:
-    """RuntimeError unless the loaded database has exactly the objects of a freshly migrated one."""
+class DifferenceError(Exception):
+    """What the database has and a migrated one has not, or the other way round, one object a line."""
+
+
+def _compare(running: embedded.Embedded, name: str) -> None:
+    """Raises DifferenceError unless the database has exactly the objects of a freshly migrated one."""
+    _drop(running, "bench_fresh")
+    _create(running, "bench_fresh")
+    migrations.migrate(running.url(embedded.OWNER, "bench_fresh"))
     found = []
-    for name in ("bench_new", "bench_fresh"):
-        with psycopg.connect(running.url(embedded.OWNER, name)) as connection:
+    for each in (name, "bench_fresh"):
+        with psycopg.connect(running.url(embedded.OWNER, each)) as connection:
             found.append({row[0] for row in connection.execute(_CATALOGUE)})
+    _drop(running, "bench_fresh")
     loaded, fresh = found
     if loaded != fresh:
         differences = sorted(f"  - {text}" for text in fresh - loaded) + sorted(
             f"  + {text}" for text in loaded - fresh
         )
-        raise RuntimeError("\n".join(["the loaded database differs from a migrated one:", *differences]))
+        raise DifferenceError("\n".join(["it differs from a migrated one:", *differences]))
