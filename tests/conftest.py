@@ -13,6 +13,16 @@ from fhir_sched.db import migrations
 from server import Server
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marks of this suite."""
+    config.addinivalue_line("markers", "after_all_others: looks at what the other tests have received")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the tests that look at the others' answers to the end."""
+    items.sort(key=lambda item: item.get_closest_marker("after_all_others") is not None)
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """PostgreSQL without durability, for this run alone."""

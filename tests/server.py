@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,10 +17,12 @@ from uuid import UUID
 
 import httpx
 
+import received
 from fhir_sched import serving
 from fhir_sched.settings import PREFIX, load
 
 FHIR_JSON = "application/fhir+json"
+_HOOKS: Mapping[str, list[Callable[..., Any]]] = {"response": [received.keep]}
 
 
 class Server:
@@ -41,7 +44,7 @@ class Server:
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
         assert self.url, f"the server ended with {self._process.wait(10)}; what it said is above"
-        self.client = httpx.Client(base_url=self.url, timeout=30, headers={"Accept": FHIR_JSON})
+        self.client = httpx.Client(base_url=self.url, timeout=30, headers={"Accept": FHIR_JSON}, event_hooks=_HOOKS)
 
     def stop(self) -> int:
         """End it as an operator does, by SIGTERM; its exit code."""
@@ -67,7 +70,8 @@ class Server:
     def fhir(self, tenant: UUID | str, **options: Any) -> httpx.Client:
         """A client whose paths are relative to a tenant's base, such as `Slot?status=free`; close it after use."""
         headers = {"Accept": FHIR_JSON, "Content-Type": FHIR_JSON, **options.pop("headers", {})}
-        return httpx.Client(base_url=f"{self.base(tenant)}/", timeout=30, headers=headers, **options)
+        base_url = f"{self.base(tenant)}/"
+        return httpx.Client(base_url=base_url, timeout=30, headers=headers, event_hooks=_HOOKS, **options)
 
     def __enter__(self) -> Self:
         self.start()
