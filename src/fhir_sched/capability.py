@@ -34,6 +34,8 @@ _INTERACTIONS: Final = {
     "vread": "Every version that there was, whichever program made it",
     "history-instance": "Newest first, deletions included; takes _count, _since and _at",
     "history-type": "Newest first, deletions included; takes _count, _since and _at",
+    "transaction": "All entries or none; references by urn:uuid and by search are resolved",
+    "batch": "Each entry by itself",
     "search-system": "GET, or POST to _search, with _type; only parameters that all the types searched have",
     "history-system": "Newest first, deletions included; takes _count, _since and _at",
     "search-type": "GET, or POST to _search; pages follow the next link",
@@ -106,7 +108,7 @@ def _resource(resource: Resource) -> dict[str, Any]:
 def _documentation(resource: Resource) -> str:
     keys = ", ".join(param.name for param in resource.params if param.sortable)
     chains = ", ".join(f"{param.name}.{{{'|'.join(param.targets)} parameter}}" for param in resource.hosted)
-    said = f"{resource.doc} _sort takes {keys}; _count and _total are served too."
+    said = f"{resource.doc} _sort takes {keys}; _count, _total, _summary and _elements are served too."
     return f"{said} Chains: {chains}." if chains else said
 
 

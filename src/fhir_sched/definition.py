@@ -238,6 +238,8 @@ METHODS: Mapping[str, str] = {
 """The interactions that a resource may have and their methods, by R4's code or, where it has none, a name of ours."""
 
 SYSTEM_METHODS: Mapping[str, str] = {
+    "transaction": "POST",
+    "batch": "POST",
     "search-system": "GET",
     "search-system-form": "POST",
     "search-compartment": "GET",

@@ -96,7 +96,7 @@ def _actions(context: Context, call: Call) -> Actions:
         case [kind, fhir_id, name, "_search"] if kind in COMPARTMENTS:
             return {"search-compartment-form": lambda: _compartment(context, call, kind, fhir_id, name)}
         case []:
-            return {"search-system": lambda: _system_search(context, call)}
+            return {"search-system": lambda: _system_search(context, call), "transaction": _nested}
         case ["_search"]:
             return {"search-system-form": lambda: _system_search(context, call)}
         case ["_history"]:
@@ -128,6 +128,10 @@ async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) 
     if call.none_match is not None or call.modified_since:
         return unchanged(answer, call)
     return answer
+
+
+async def _nested() -> Answer:
+    raise FhirError(Kind.INVALID, "a batch or transaction can't be an entry of another one")
 
 
 async def _system_search(context: Context, call: Call) -> Answer:

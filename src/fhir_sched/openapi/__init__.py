@@ -45,7 +45,7 @@ def document() -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     found = schemas.components([*RESOURCES, "OperationOutcome", "Bundle"])
     served = {f"Served{name}": schemas.served(name) for name in RESOURCES}
-    others = {kind: schemas.typed(kind) for kind in ("CapabilityStatement", *profiles.definitions())}
+    others = {kind: schemas.typed(kind) for kind in ("CapabilityStatement", "Parameters", *profiles.definitions())}
     return {**found, **served, **others}
 
 
@@ -59,5 +59,5 @@ def _paths() -> dict[str, dict[str, Any]]:
 
 def _shared_parameters(path: str) -> dict[str, Any]:
     names = [name for name in ("tenant", "id", "version") if f"{{{name}}}" in path]
-    names += ["format"] if names else []
+    names += ["format", "pretty"] if names else []
     return {"parameters": [shared(name) for name in names]} if names else {}

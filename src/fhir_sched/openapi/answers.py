@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 FHIR_JSON: Final = "application/fhir+json"
+FHIR_XML: Final = "application/fhir+xml"
 FORM: Final = "application/x-www-form-urlencoded"
 
 _REFUSALS: Final = {
     304: "Not modified: the client has the current version",
     400: "Not valid FHIR R4, or parameters that are not understood",
+    403: "The token does not reach so far",
     404: "There is nothing at this URL, or it is no tenant's",
     405: "The method, or an update of an id that never existed, is not possible here",
     406: "None of the formats that the client takes is served",
@@ -28,6 +30,7 @@ _REFUSALS: Final = {
     503: "The server is busy, or the database can't be reached; try again",
 }
 
+_OUTCOME: Final = {"$ref": "#/components/schemas/OperationOutcome"}
 _ALWAYS: Final = (400, 404, 406, 414, 500, 503)
 READING: Final = (*_ALWAYS, 405)
 WRITING: Final = (*_ALWAYS, 405, 409, 412, 413, 415, 422)
@@ -48,7 +51,7 @@ def _refusal(status: int, said: str) -> dict[str, Any]:
     if status == 405:
         answer["headers"] = {"Allow": _header("The methods that the URL takes", required=True)}
     if status != 304:
-        answer["content"] = {FHIR_JSON: {"schema": {"$ref": "#/components/schemas/OperationOutcome"}}}
+        answer["content"] = _content(_OUTCOME)
     return answer
 
 
@@ -63,7 +66,14 @@ def resource(description: str, schema: str, *, versioned: bool = True, located: 
     answer: dict[str, Any] = {"description": description}
     if headers:
         answer["headers"] = headers
-    return {**answer, "content": {FHIR_JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
+    shown: dict[str, Any] = {"$ref": f"#/components/schemas/{schema}"}
+    # Prefer: return=OperationOutcome
+    return {**answer, "content": _content({"anyOf": [shown, _OUTCOME]} if located else shown)}
+
+
+def _content(schema: dict[str, Any]) -> dict[str, Any]:
+    """A resource in either format; XML has no schema here."""
+    return {FHIR_JSON: {"schema": schema}, FHIR_XML: {"schema": {"type": "string"}}}
 
 
 def bundle(description: str) -> dict[str, Any]:
@@ -75,6 +85,13 @@ def form(fields: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """A request body: a form with the same fields as those query parameters."""
     properties = {each["name"]: each["schema"] for each in fields}
     return {"content": {FORM: {"schema": {"type": "object", "properties": properties}}}}
+
+
+def body(schema: dict[str, Any], examples: dict[str, Any], *kinds: str) -> dict[str, Any]:
+    """A request body: a resource in either format, or that of other `kinds`."""
+    content = {"schema": schema, "examples": examples}
+    listed = dict.fromkeys(kinds or (FHIR_JSON,), content)
+    return {"required": True, "content": listed if kinds else {**listed, FHIR_XML: {"schema": {"type": "string"}}}}
 
 
 def _header(description: str, *, required: bool = False) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fhir_sched import profiles
 from fhir_sched.definition import SYSTEM_METHODS
-from fhir_sched.openapi import answers, parameters
+from fhir_sched.openapi import answers, examples, parameters
 from fhir_sched.openapi.operations import BASE, Operation, Placed, operation, shared
 
 
@@ -27,6 +27,13 @@ def of_system() -> Iterator[Placed]:
         )
     if "search-system" in SYSTEM_METHODS:
         yield from _searches(BASE, "search-system", "Search several types", [], parameters.system())
+    if "transaction" in SYSTEM_METHODS:
+        done = {"200": answers.bundle("What each entry was answered, in their order")}
+        refused = answers.refusals((*answers.WRITING, 403))
+        given = [shared("handling"), shared("idempotency-key")]
+        made = operation("transaction", "Batch or transaction", "System", {**done, **refused}, given)
+        body = answers.body({"$ref": "#/components/schemas/Bundle"}, examples.bundles())
+        yield BASE, "POST", {**made, "requestBody": body}
     if "search-compartment" in SYSTEM_METHODS:
         for kind in parameters.COMPARTMENTS:
             path, summary = f"{BASE}/{kind}/{{id}}/{{type}}", f"Search what a {kind} takes part in"

@@ -36,6 +36,17 @@ _EXAMPLES: Final[dict[str, dict[str, dict[str, Any]]]] = {
 }
 
 
+def patch() -> dict[str, dict[str, Any]]:
+    """A JSON Patch as an example, by name."""
+    return {"comment": {"value": [{"op": "add", "path": "/comment", "value": "Bring the referral"}]}}
+
+
+def bundles() -> dict[str, dict[str, Any]]:
+    """Bundles that do what they say, by name."""
+    entry = {"request": {"method": "GET", "url": "Slot?status=free&_count=1"}}
+    return {"batch": {"value": {"resourceType": "Bundle", "type": "batch", "entry": [entry]}}}
+
+
 def of(kind: str) -> dict[str, dict[str, Any]]:
     """The examples of a resource type by name, as OpenAPI lists them."""
     return {name: {"value": value} for name, value in _EXAMPLES[kind].items()}

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from fhir_sched.definition import METHODS, Resource
-from fhir_sched.openapi import answers, examples, parameters
+from fhir_sched.openapi import answers, examples, parameters, schemas
 from fhir_sched.openapi.operations import BASE, Operation, Placed, operation, shared
+from fhir_sched.patch import JSON_PATCH
 from fhir_sched.resources import RESOURCES
 
 _PATHS: Final = {
@@ -22,6 +23,7 @@ _PATHS: Final = {
     "search-type": "",
     "search-form": "/_search",
     "conditional-update": "",
+    "conditional-patch": "",
     "conditional-delete": "",
 }
 """Where below the type an interaction is; those without a path of their own are headers of another one."""
@@ -48,7 +50,7 @@ def _vread(resource: Resource) -> Operation:
 
 
 def _create(resource: Resource) -> Operation:
-    given = [shared("return")]
+    given = [shared("return"), shared("idempotency-key")]
     given += [shared("if-none-exist")] if "conditional-create" in resource.interactions else []
     made = answers.resource("Created", f"Served{resource.type}", located=True)
     made["links"] = {
@@ -90,8 +92,29 @@ def _written(resource: Resource) -> dict[str, Any]:
 
 
 def _body(resource: Resource) -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{resource.type}"}, "examples": examples.of(resource.type)}
-    return {"required": True, "content": {answers.FHIR_JSON: content}}
+    return answers.body({"$ref": f"#/components/schemas/{resource.type}"}, examples.of(resource.type))
+
+
+def _patch(resource: Resource) -> Operation:
+    given = [shared("if-match"), shared("return"), shared("idempotency-key")]
+    return _patched(_of(resource, "patch", "Change parts of it", _changed(resource), (*answers.WRITING, 410), given))
+
+
+def _conditional_patch(resource: Resource) -> Operation:
+    given = [*parameters.criteria(resource), shared("if-match"), shared("return"), shared("idempotency-key")]
+    summary = "Change parts of the one that matches"
+    return _patched(_of(resource, "conditional-patch", summary, _changed(resource), (*answers.WRITING, 410), given))
+
+
+def _changed(resource: Resource) -> dict[str, Any]:
+    return {"200": answers.resource("The new version", f"Served{resource.type}", located=True)}
+
+
+def _patched(made: Operation) -> Operation:
+    """With the body of a PATCH: a JSON Patch, or the Parameters of a FHIRPath Patch."""
+    operations = answers.body(schemas.JSON_PATCH, examples.patch(), JSON_PATCH)
+    parameters = answers.body({"$ref": "#/components/schemas/Parameters"}, {})
+    return {**made, "requestBody": {"required": True, "content": {**operations["content"], **parameters["content"]}}}
 
 
 def _delete(resource: Resource) -> Operation:
@@ -152,11 +175,13 @@ _OPERATIONS: Final[dict[str, Callable[[Resource], Operation]]] = {
     "vread": _vread,
     "create": _create,
     "update": _update,
+    "patch": _patch,
     "delete": _delete,
     "history-instance": _history("history-instance", "Its versions"),
     "history-type": _history("history-type", "The versions of all"),
     "search-type": _search,
     "search-form": _search_form,
     "conditional-update": _conditional_update,
+    "conditional-patch": _conditional_patch,
     "conditional-delete": _conditional_delete,
 }

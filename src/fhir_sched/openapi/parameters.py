@@ -79,6 +79,8 @@ def _result(resource: Resource) -> list[Parameter]:
             "_sort", {"type": "string", "examples": [keys[-1]]}, f"Of {', '.join(keys)}; a minus sign turns it round"
         ),
         _query("_count", counts, f"Matches on a page: {DEFAULT_COUNT} without it, {MAX_COUNT} at most; 0 only counts"),
+        _query("_summary", {"enum": ["true", "text", "data", "count", "false"]}, "Which part of each match comes"),
+        _query("_elements", {"type": "string", "examples": ["status"]}, "Elements that come, separated by commas"),
         _query("_total", {"enum": ["none", "estimate", "accurate"]}, "Whether the number of all matches is told"),
         _query("_include", {"type": "string"}, "Type:parameter whose targets come along"),
         _query("_revinclude", {"type": "string"}, "Type:parameter of resources that point at the matches"),
@@ -161,7 +163,7 @@ SHARED: Final[dict[str, Parameter]] = {
         "name": "_format",
         "in": "query",
         "description": "Overrides Accept",
-        "schema": {"type": "string", "enum": ["json", "application/json", "application/fhir+json", "text/json"]},
+        "schema": {"type": "string", "enum": ["json", "xml", "application/fhir+json", "application/fhir+xml"]},
     },
     "handling": {
         "name": "Prefer",
@@ -174,6 +176,22 @@ SHARED: Final[dict[str, Parameter]] = {
         "in": "header",
         "description": "return=minimal, return=representation or return=OperationOutcome",
         "schema": {"type": "string", "examples": ["return=representation"]},
+    },
+    "pretty": {
+        "name": "_pretty",
+        "in": "query",
+        "description": "true indents the answer",
+        "schema": {"type": "string", "examples": ["true"]},
+    },
+    "idempotency-key": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "The same key with the same request gets the first answer again for 24 hours",
+        "schema": {
+            "type": "string",
+            "pattern": "^[!#-~]{1,255}$",
+            "examples": ["6f1f4b0e-6a3c-4b9b-8f5e-0d7c3b1a2e4f"],
+        },
     },
     "if-match": {
         "name": "If-Match",

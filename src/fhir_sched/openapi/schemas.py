@@ -6,11 +6,13 @@ interaction.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
 from fhir_sched.r4.primitives import PATTERNS
-from fhir_sched.r4.structure import PRIMITIVE_TYPES, TYPES, ElementDef, Member, TypeDef, takes_extensions
+from fhir_sched.r4.structure import PRIMITIVE_TYPES, TYPES, ElementDef, Member, TypeDef
 
 Schema = dict[str, Any]
 
@@ -21,9 +23,9 @@ _SPELLED: Final = {
     "uri": f"{_VISIBLE}+",
     "string": f"{_CHARACTER}+",
     "base64Binary": "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)",
-    "xhtml": '<div xmlns="http://www.w3.org/1999/xhtml">(.|\\s)*</div>',
 }
 """Patterns that validation writes with characters that JSON can't carry, or has none for."""
+_PLAIN_DIV: Final = '^<div xmlns="http://www[.]w3[.]org/1999/xhtml">[A-Za-z0-9 .,]+</div>$'
 _ALIKE: Final = {"markdown": "string", "url": "uri", "canonical": "uri"}
 _EXAMPLES: Final = {
     "date": "2026-06-02",
@@ -38,6 +40,19 @@ _RANGES: Final = {
 }
 
 
+_ANYTHING: Final[Schema] = {
+    "type": "object",
+    "required": ["resourceType"],
+    "properties": {"resourceType": {"type": "string"}},
+}
+_EVERYWHERE: Final = {
+    "resource": "^(?:id|extension|modifierExtension|contained|_[a-z][A-Za-z]*)$",
+    "backbone": "^(?:id|extension|modifierExtension|_[a-z][A-Za-z]*)$",
+    "complex": "^(?:id|extension|_[a-z][A-Za-z]*)$",
+}
+"""What R4 allows in every object or beside every primitive: schemas that spell it out would say nothing else."""
+
+
 def components(names: Iterable[str]) -> dict[str, Schema]:
     """The schemas of those types and of all types that they contain, by component name."""
     found: dict[str, Schema] = {}
@@ -46,43 +61,43 @@ def components(names: Iterable[str]) -> dict[str, Schema]:
         name = waiting.pop()
         if name in found:
             continue
-        found[name] = _anything() if name in ("Resource", "DomainResource") else structure(TYPES[name])
-        waiting += [kind for each in TYPES[name].elements.values() for kind in each.types if kind in TYPES]
-        waiting.append("Element")
-    return {name: schema for name, schema in sorted(found.items()) if name not in PRIMITIVE_TYPES}
+        found[name] = _LOOSE[name] if name in _LOOSE else structure(TYPES[name])
+        waiting += re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(found[name]))
+    return dict(sorted(found.items()))
 
 
 def structure(kind: TypeDef) -> Schema:
     """The schema of a complex type or resource."""
-    properties: dict[str, Schema] = {}
-    if kind.kind == "resource":
-        properties["resourceType"] = {"const": kind.name}
+    is_resource, everywhere = kind.kind == "resource", _EVERYWHERE[kind.kind]
+    properties: dict[str, Schema] = {"resourceType": {"const": kind.name}} if is_resource else {}
     for name, member in kind.members.items():
-        properties[name] = _member(member)
-        if member.type in PRIMITIVE_TYPES and takes_extensions(member):
-            properties["_" + name] = _sibling(member.element)
-    required = ["resourceType"] if kind.kind == "resource" else []
+        if name == "extension" and is_resource:
+            properties[name] = {"type": "array", "items": _EXTENSION, "minItems": 1}
+        elif not re.fullmatch(everywhere, name) or (is_resource and name == "id"):
+            properties[name] = _member(member)
+    properties |= _CLOSER.get(kind.name, {})
+    required = ["resourceType"] if is_resource else []
     required += [each.name for each in kind.elements.values() if each.min and not each.choice]
-    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    if required:
-        schema["required"] = required
-    return schema
+    return {
+        "type": "object",
+        "properties": properties,
+        "patternProperties": {everywhere: {}},
+        "additionalProperties": False,
+        "minProperties": 1,
+        **({"required": required} if required else {}),
+        **_INVARIANTS.get(kind.name, {}),
+    }
 
 
 def served(name: str) -> Schema:
     """A resource as the server shows it: with id and meta; a required element may be missing with its reason given."""
-    schema = structure(TYPES[name])
-    return {**schema, "required": ["resourceType", "id", "meta"]}
+    free = {key: value for key, value in structure(TYPES[name]).items() if key not in _INVARIANTS.get(name, {})}
+    return {**free, "required": ["resourceType", "id", "meta"]}
 
 
 def typed(name: str) -> Schema:
     """A resource of that type, whatever it holds."""
     return {"type": "object", "required": ["resourceType"], "properties": {"resourceType": {"const": name}}}
-
-
-def _anything() -> Schema:
-    """A resource of any type."""
-    return {"type": "object", "required": ["resourceType"], "properties": {"resourceType": {"type": "string"}}}
 
 
 def _member(member: Member) -> Schema:
@@ -115,14 +130,6 @@ def _reference(element: ElementDef) -> Schema:
     }
 
 
-def _sibling(element: ElementDef) -> Schema:
-    """What stands beside a primitive under its name with an underscore: id and extensions."""
-    one: Schema = {"$ref": "#/components/schemas/Element"}
-    if not element.repeats:
-        return one
-    return {"type": "array", "items": {"anyOf": [one, {"type": "null"}]}, "minItems": 1}
-
-
 def primitive(kind: str) -> Schema:
     """The schema of a primitive type."""
     if kind == "boolean":
@@ -132,9 +139,76 @@ def primitive(kind: str) -> Schema:
     if kind in _RANGES:
         low, high = _RANGES[kind]
         return {"type": "integer", "minimum": low, "maximum": high}
+    if kind == "xhtml":
+        return {"type": "string", "anyOf": [{"pattern": _PLAIN_DIV}, {"pattern": "^\\s*<div[\\s>]"}]}
     shape = _ALIKE.get(kind, kind)
     pattern = _SPELLED.get(shape) or PATTERNS[shape].pattern
     schema: Schema = {"type": "string", "pattern": f"^(?:{pattern})$"}
     if kind in _EXAMPLES:
         schema["examples"] = [_EXAMPLES[kind]]
     return schema
+
+
+_EXTENSION: Final[Schema] = {
+    "type": "object",
+    "description": "url, and either value[x] or further extensions",
+    "required": ["url"],
+    "properties": {
+        "url": primitive("uri"),
+        "valueBoolean": {"type": "boolean"},
+        "valueCode": primitive("code"),
+        "valueString": primitive("string"),
+    },
+    "patternProperties": {"^(?:id|extension|_?value[A-Z][A-Za-z0-9]*)$": {}},
+    "additionalProperties": False,
+    "minProperties": 2,
+    "maxProperties": 3,
+}
+_CLOSER: Final[dict[str, dict[str, Schema]]] = {
+    "Reference": {
+        "reference": {
+            "type": "string",
+            "pattern": "^(?:#[A-Za-z0-9.-]{1,64}|[A-Za-z][A-Za-z0-9+.-]*:[^\\u0000-\\u0020\\ufffe\\uffff]+"
+            "|[A-Z][A-Za-z]{1,63}/[A-Za-z0-9.-]{1,64}(?:/_history/[A-Za-z0-9.-]{1,64})?)$",
+        }
+    },
+}
+"""Elements of which more is known than their type says."""
+_LOOSE: Final[dict[str, Schema]] = {"Resource": _ANYTHING, "DomainResource": _ANYTHING}
+_INVARIANTS: Final[dict[str, Schema]] = {
+    "Appointment": {
+        "dependentRequired": {"start": ["end"], "end": ["start"]},
+        "anyOf": [
+            {"required": ["start", "end"]},
+            {"properties": {"status": {"enum": ["proposed", "cancelled", "waitlist"]}}},
+        ],
+    },
+    "Appointment.participant": {"anyOf": [{"required": ["actor"]}, {"required": ["type"]}]},
+    "Reference": {
+        "anyOf": [{"required": ["reference"]}, {"required": ["identifier"]}, {"required": ["display"]}],
+    },
+}
+"""Those invariants that a schema can say: app-1 to app-3, ref-2 as far as it goes."""
+
+_POINTER: Final[Schema] = {"type": "string", "pattern": "^(?:/[A-Za-z0-9_-]+)*$"}
+
+
+def _patch_operation(op: tuple[str, ...], *further: str) -> Schema:
+    properties: dict[str, Schema] = {"op": {"enum": list(op)}, "path": _POINTER}
+    properties |= {name: _POINTER if name == "from" else {} for name in further}
+    return {"type": "object", "required": ["op", "path", *further], "properties": properties}
+
+
+JSON_PATCH: Final[Schema] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": 100,
+    "items": {
+        "anyOf": [
+            _patch_operation(("add", "replace", "test"), "value"),
+            _patch_operation(("remove",)),
+            _patch_operation(("move", "copy"), "from"),
+        ]
+    },
+}
+"""RFC 6902."""
