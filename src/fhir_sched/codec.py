@@ -21,6 +21,7 @@ _PARTIAL = re.compile(
     r"(?P<offset>Z|[+-]\d\d:\d\d)?)?)?)?",
     re.ASCII,
 )
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _CODE = re.compile(r"[^\s]+(?: [^\s]+)*")
 
 
@@ -64,6 +65,11 @@ def plain(text: str) -> str:
     """
     decomposed = unicodedata.normalize("NFKD", text[:200])
     return "".join(letter for letter in decomposed if not unicodedata.combining(letter)).casefold()
+
+
+def printable(value: str) -> str:
+    """The text with a mark in place of each control character, which another program may store and FHIR forbids."""
+    return _CONTROL.sub("\ufffd", value)
 
 
 def is_code(value: str) -> bool:

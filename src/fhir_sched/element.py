@@ -102,17 +102,22 @@ class Constant(Element):
 
 @dataclass(frozen=True)
 class Instant(Element):
-    """An instant in a timestamptz column. `required` says when a missing one must be shown as absent: always, or by
-    the word in the second column."""
+    """An instant in a timestamptz column. `required`: a missing one is always shown as absent.
 
-    required: frozenset[str] | bool = False
+    Otherwise the second column says by its word whether it may be missing (`timeless`), and the third is the other end:
+    R4 app-2 wants both or neither.
+    """
+
+    required: bool = False
+    timeless: frozenset[str] = frozenset()
 
     def render(self, *values: bytes | None) -> bytes:
         text = codec.instant(values[0])
         if text is not None:
             return b',"' + self.name.encode() + b'":"' + text + b'"'
-        demanded = self.required if isinstance(self.required, bool) else (values[1] or b"").decode() in self.required
-        return b',"_' + self.name.encode() + b'":' + _ABSENT if demanded else b""
+        if not self.required and (values[1] or b"").decode() in self.timeless and codec.instant(values[2]) is None:
+            return b""
+        return b',"_' + self.name.encode() + b'":' + _ABSENT
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -120,7 +125,7 @@ class Instant(Element):
 
     def read(self, value: Any, reading: Reading) -> Columns:
         """Raises 422 where every row has a time and the value has just extensions."""
-        if value is None and self.required is True:
+        if value is None and self.required:
             where = f"{reading.resource.get('resourceType')}.{self.name}"
             raise FhirError(Kind.BUSINESS_RULE, f"{self.name} needs a value here, not only extensions", where)
         return {self.shown[0]: codec.timestamptz(value)}
@@ -186,7 +191,7 @@ class Text(Element):
     def render(self, *values: bytes | None) -> bytes:
         if not values[0]:
             return b""
-        return b',"' + self.name.encode() + b'":' + codec.json_text(values[0].decode())
+        return b',"' + self.name.encode() + b'":' + codec.json_text(codec.printable(values[0].decode()))
 
     def read(self, value: Any, reading: Reading) -> Columns:
         return {self.shown[0]: value.encode() if isinstance(value, str) else None}
@@ -239,7 +244,7 @@ class Concept(Element):
         if not text.strip():
             return b""
         if not codec.is_code(text):
-            return b',"' + self.name.encode() + b'":' + dumps({"text": text})
+            return b',"' + self.name.encode() + b'":' + dumps({"text": codec.printable(text)})
         coding = {"system": self.system, "code": text} if text in self.known else {"code": text}
         return b',"' + self.name.encode() + b'":' + dumps({"coding": [coding]})
 
@@ -268,7 +273,7 @@ class Words(Element):
         text = (values[0] or b"").decode()
         if not text.strip() or (self.when is not None and (values[1] or b"").decode() not in self.when):
             return b""
-        concept = {"text": text}
+        concept = {"text": codec.printable(text)}
         return b',"' + self.name.encode() + b'":' + dumps([concept] if self.many else concept)
 
     def read(self, value: Any, reading: Reading) -> Columns:
@@ -321,7 +326,7 @@ def _listed(value: bytes | None) -> list[str]:
 def _service(word: str) -> dict[str, Any]:
     system, _, code = word.rpartition("|")
     if not codec.is_code(code):
-        return {"text": word}
+        return {"text": codec.printable(word)}
     return {"coding": [{"system": system, "code": code} if system else {"code": code}]}
 
 

@@ -17,12 +17,15 @@ from zoneinfo import available_timezones
 
 import orjson
 
+from fhir_sched.codec import is_code
 from fhir_sched.document import dumps
 from fhir_sched.element import EXTENSION_BASE, Columns, Element, Reading, is_true
 from fhir_sched.outcome import FhirError, Kind
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_TIME = re.compile(r"([01]\d|2[0-3]):[0-5]\d(:00)?|24:00(:00)?")
+_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9](:00)?|24:00(:00)?")
+_DAY_MINUTES = 1440
+_LEAST_PARTS = 4  # a day, two times and the minutes
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class Part:
         """The extensions of a column's text."""
         if stored is None or stored == self.omit:
             return []
-        return [{"url": self.url, self.value: self.to_fhir(stored)}]
+        shown = self.to_fhir(stored)
+        return [] if shown is None else [{"url": self.url, self.value: shown}]
 
     def to_fhir(self, stored: bytes) -> Any:
-        """The extension's value."""
-        return stored.decode()
+        """The extension's value; None where the column's text can't be one: a code has single spaces, and inside only."""
+        text = stored.decode()
+        return (" ".join(text.split()) or None) if self.value == "valueCode" else text
 
     def read(self, found: list[dict[str, Any]], where: str) -> bytes | None:
         """The column's text for the extensions with this URL (none: the default). Raises 422 for what breaks a rule."""
@@ -147,9 +152,13 @@ class Availability(Part):
     """Weekly rules: one extension for each, `{"rules": [...]}` in the column."""
 
     def show(self, stored: bytes | None) -> list[dict[str, Any]]:
-        pattern = orjson.loads(stored) if stored else None
+        try:
+            pattern = orjson.loads(stored) if stored else None
+        except orjson.JSONDecodeError:
+            return []  # deeper or larger than what is read here
         rules = pattern.get("rules") if isinstance(pattern, dict) else None
-        shown = (self._rule_to_fhir(rule) for rule in rules or () if isinstance(rule, dict))
+        listed = rules if isinstance(rules, list) else ()
+        shown = (self._rule_to_fhir(rule) for rule in listed if isinstance(rule, dict))
         return [extension for extension in shown if extension]
 
     def _rule_to_fhir(self, rule: dict[str, Any]) -> dict[str, Any] | None:
@@ -157,12 +166,18 @@ class Availability(Part):
             parts = [{"url": "daysOfWeek", "valueCode": day} for day in rule["days"] if day in DAYS]
             parts.append({"url": "startTime", "valueTime": _seconds(rule["start"])})
             parts.append({"url": "endTime", "valueTime": _seconds(rule["end"])})
-            parts.append({"url": "slotMinutes", "valuePositiveInt": int(rule["slotMinutes"])})
-        except (KeyError, TypeError, ValueError):
+            minutes = int(rule["slotMinutes"])
+            parts.append({"url": "slotMinutes", "valuePositiveInt": minutes})
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None  # another program's own shape: not a rule that FHIR could show
-        for name, kind in (("appointmentType", "valueCode"), ("validFrom", "valueDate"), ("validTo", "valueDate")):
-            if isinstance(rule.get(name), str):
-                parts.append({"url": name, kind: rule[name]})
+        if len(parts) < _LEAST_PARTS or not 1 <= minutes <= _DAY_MINUTES:
+            return None
+        kind = rule.get("appointmentType")
+        if isinstance(kind, str) and is_code(kind):
+            parts.append({"url": "appointmentType", "valueCode": kind})
+        parts += [
+            {"url": name, "valueDate": rule[name]} for name in ("validFrom", "validTo") if _is_date(rule.get(name))
+        ]
         return {"url": self.url, "extension": parts}
 
     def read(self, found: list[dict[str, Any]], where: str) -> bytes | None:
@@ -192,7 +207,7 @@ def _rule(extension: dict[str, Any], where: str) -> dict[str, Any]:
             raise _broken(f"{name} must be a local time in whole minutes such as 09:00:00", where)
     if start >= end:
         raise _broken(f"startTime {start} must be before endTime {end}", where)
-    if not isinstance(minutes, int) or isinstance(minutes, bool) or not 1 <= minutes <= 1440:
+    if not isinstance(minutes, int) or isinstance(minutes, bool) or not 1 <= minutes <= _DAY_MINUTES:
         raise _broken("slotMinutes must be a whole number from 1 to 1440", where)
     valid = [_one(parts, name, where, optional=True) for name in ("validFrom", "validTo")]
     if any(day is not None and not _is_date(day) for day in valid):

@@ -39,7 +39,8 @@ STATUSES = (
     ("entered-in-error", "entered-in-error"), ("checked-in", "arrived"),
 )  # fmt: skip
 WAITLIST_STATUSES = (("waitlist", "waiting"), ("fulfilled", "fulfilled"), ("cancelled", "deleted"))
-_WITH_TIMES = frozenset({"pending", "booked", "arrived", "fulfilled", "noshow", "entered-in-error"})
+_TIMELESS = frozenset({"proposed", "cancelled"})
+_WAITING = frozenset({"waiting", "deleted"})
 
 _APPOINTMENTS = Source(
     table="appointments",
@@ -50,8 +51,8 @@ _APPOINTMENTS = Source(
         Words("cancelationReason", ("cancel_reason", "status"), when=frozenset({"cancelled", "noshow"})),
         Concept("appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES),
         Words("reasonCode", ("reason",), many=True),
-        Instant("start", ("start_at", "status"), required=_WITH_TIMES),
-        Instant("end", ("end_at", "status"), required=_WITH_TIMES),
+        Instant("start", ("start_at", "status", "end_at"), timeless=_TIMELESS),
+        Instant("end", ("end_at", "status", "start_at"), timeless=_TIMELESS),
         HostedList("slot", ("slot_id",), type="Slot", prefix="slt", others="extra_slot_ids"),
         DateTime("created", ("created_at",)),
         Participants("participant", ("patient_id", "provider_id", "location_id")),
@@ -89,8 +90,8 @@ _WAITLIST = Source(
             "appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES, blank=""
         ),
         Priority("priority", ("priority",)),
-        Instant("start", ("start_at", "status"), required=frozenset({"fulfilled"})),
-        Instant("end", ("end_at", "status"), required=frozenset({"fulfilled"})),
+        Instant("start", ("start_at", "status", "end_at"), timeless=_WAITING),
+        Instant("end", ("end_at", "status", "start_at"), timeless=_WAITING),
         DateTime("created", ("created_at",)),
         Text("comment", ("note",)),
         Participants("participant", ("patient_id",), further="", types=("Patient",)),
