@@ -5,10 +5,14 @@ R4 2.28 (OperationOutcome) and http.html 3.1.0.1.11. Knows nothing of HTTP beyon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+# What a FHIR string and XML can't hold; a diagnostic may repeat what a client sent.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Kind(Enum):
@@ -66,7 +70,8 @@ class Issue:
 
     def as_fhir(self) -> dict[str, Any]:
         """One `OperationOutcome.issue`."""
-        issue: dict[str, Any] = {"severity": self.severity, "code": self.kind.code, "diagnostics": self.diagnostics}
+        said = _UNPRINTABLE.sub("\ufffd", self.diagnostics)
+        issue: dict[str, Any] = {"severity": self.severity, "code": self.kind.code, "diagnostics": said}
         if self.expression:
             issue["expression"] = [self.expression]
         return issue

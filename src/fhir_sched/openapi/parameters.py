@@ -163,7 +163,7 @@ SHARED: Final[dict[str, Parameter]] = {
         "name": "_format",
         "in": "query",
         "description": "Overrides Accept",
-        "schema": {"type": "string", "enum": ["json", "xml", "application/fhir+json", "application/fhir+xml"]},
+        "schema": {"type": "string", "enum": ["", "json", "xml", "application/fhir+json", "application/fhir+xml"]},
     },
     "handling": {
         "name": "Prefer",
@@ -197,7 +197,7 @@ SHARED: Final[dict[str, Parameter]] = {
         "name": "If-Match",
         "in": "header",
         "description": "The version that may be changed; 412 for another one",
-        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")$', "examples": ['W/"1"']},
+        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")?$', "examples": ['W/"1"']},
     },
     "if-none-exist": {
         "name": "If-None-Exist",
@@ -209,7 +209,7 @@ SHARED: Final[dict[str, Parameter]] = {
         "name": "If-None-Match",
         "in": "header",
         "description": "The version that the client has; 304 while it is current",
-        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")$', "examples": ['W/"1"']},
+        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")?$', "examples": ['W/"1"']},
     },
 }
 """Parameters that several paths have, by the name of the component."""

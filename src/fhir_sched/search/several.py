@@ -10,10 +10,12 @@ from dataclasses import replace
 
 from fhir_sched.definition import ReferenceParam, Resource
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.r4.primitives import PATTERNS
 from fhir_sched.search.parse import NOT_OURS, Parser
 from fhir_sched.search.query import Criterion, Query, ReferenceValue, Sort
 from fhir_sched.search.result import READERS
 
+_is_id = PATTERNS["id"].fullmatch
 COMPARTMENTS = {
     "Patient": ("Appointment", "Schedule"),
     "Practitioner": ("Appointment", "Schedule"),
@@ -40,6 +42,8 @@ def compartment(parser: Parser, kind: str, fhir_id: str, wanted: str, pairs: Pai
     members = COMPARTMENTS[kind]
     if wanted not in (*members, "*"):
         raise FhirError(Kind.NO_SUCH_ROUTE, f"the {kind} compartment has no {wanted}; it has {', '.join(members)}")
+    if not _is_id(fhir_id):
+        raise FhirError(Kind.NOT_FOUND, f"{fhir_id[:100]!a} is not an id, so there is no {kind} of it")
     resources = [parser.resources[name] for name in (members if wanted == "*" else (wanted,))]
     return _several(parser, resources, pairs, f"{kind}/{fhir_id}/{wanted}", (kind, fhir_id), strict=strict)
 
