@@ -61,7 +61,7 @@ class Part:
         return [] if shown is None else [{"url": self.url, self.value: shown}]
 
     def to_fhir(self, stored: bytes) -> Any:
-        """The extension's value; None where the column's text can't be one: a code has single spaces, and inside only."""
+        """The value; None where the text can't be one (a code has single spaces, and inside only)."""
         text = stored.decode()
         return (" ".join(text.split()) or None) if self.value == "valueCode" else text
 
