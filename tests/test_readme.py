@@ -20,7 +20,9 @@ from fhir_sched.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# A block of commands, and the line behind it that says how they are answered where one is not 200.
+TOLD = re.findall(r"^```sh\n(.*?)^```$(?:\n\nAnswers: ([^`]*?)\n\n)?", README, re.MULTILINE | re.DOTALL)
+BLOCKS = [block for block, _ in TOLD]
 WRITTEN_ROOT = "http://127.0.0.1:8080"
 BARE = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 # Tells the status of every request on stderr, where it is in nobody's way.
@@ -31,16 +33,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _make_blocks() -> list[str]:
-    return [block for block in BLOCKS if block.startswith("make ")]
-
-
 def _own_database_blocks() -> list[str]:
-    return [block for block in BLOCKS if block not in _make_blocks() and ".venv/bin/fhir-sched " in block]
+    return [block for block in BLOCKS if ".venv/bin/fhir-sched " in block]
 
 
 def _session_blocks() -> list[str]:
-    return [block for block in BLOCKS if block not in _make_blocks() + _own_database_blocks()]
+    return [block for block in BLOCKS if block not in ("make run\n", *_own_database_blocks())]
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     assert not (data_dir / "postgres" / "postmaster.pid").exists()
 
 
-def _run_in_shell(blocks: list[str]) -> list[tuple[str, list[int], str]]:
-    """Each block, run one after the other in one shell: its text, the statuses of its requests, what it printed."""
+def _run_in_shell(blocks: list[str]) -> list[tuple[list[int], str]]:
+    """The blocks, run one after the other in one shell: the statuses of each one's requests, and what it printed."""
     marked = "".join(f"printf '\\nblock\\n'; printf '\\nblock\\n' >&2\n{block}\n" for block in blocks)
     done = subprocess.run(
         ["/bin/sh", "-eu", "-c", CURL + marked],
@@ -93,22 +91,24 @@ def _run_in_shell(blocks: list[str]) -> list[tuple[str, list[int], str]]:
     assert done.returncode == 0, done.stderr + done.stdout
     said, printed = (re.split(r"^block$", text, flags=re.MULTILINE)[1:] for text in (done.stderr, done.stdout))
     return [
-        (block, [int(code) for code in re.findall(r"^status (\d+)$", each, re.MULTILINE)], answer)
-        for block, each, answer in zip(blocks, said, printed, strict=True)
+        ([int(code) for code in re.findall(r"^status (\d+)$", each, re.MULTILINE)], answer)
+        for each, answer in zip(said, printed, strict=True)
     ]
 
 
 def _promised(block: str) -> list[int]:
-    """The status of each curl of a block: what the comment behind it says, 200 where there is none."""
-    requests = re.split(r"(?=(?<![\w-])curl -s )", block)[1:]
-    return [int(found[1]) if (found := re.search(r"    # (\d{3})\b", request)) else 200 for request in requests]
+    """The status of each request of a block: those that the line behind it tells, 200 where there is none."""
+    told = re.findall(r"\b[2345]\d\d\b", dict(TOLD)[block])
+    return [int(status) for status in told] or [200] * len(re.findall(r"(?<![\w-])curl -s ", block))
 
 
 def test_every_command_answers_what_the_readme_says(running: Running) -> None:
     assert running.root != WRITTEN_ROOT
-    blocks = [block.replace(WRITTEN_ROOT, running.root) for block in _session_blocks()]
+    blocks = _session_blocks()
     assert len(blocks) > 5
-    for block, statuses, printed in _run_in_shell(blocks):
+    assert WRITTEN_ROOT in blocks[0]
+    answered = _run_in_shell([block.replace(WRITTEN_ROOT, running.root) for block in blocks])
+    for block, (statuses, printed) in zip(blocks, answered, strict=True):
         assert statuses == _promised(block), block + printed
 
 
@@ -160,7 +160,7 @@ def test_the_commands_for_an_own_database_take_it_from_empty_to_ready(running: R
 
 def test_every_make_target_is_there_and_every_target_is_told() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    told = {line.split()[1] for block in _make_blocks() for line in block.splitlines()}
+    told = set(re.findall(r"^\| `make (\w+)` \|", README, re.MULTILINE))
     assert told == set(re.findall(r"^(\w+):.*##", makefile, re.MULTILINE)) - {"help"}
     subprocess.run(["make", "--dry-run", *sorted(told)], cwd=ROOT, env=BARE, capture_output=True, check=True)
 
