@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fhir_sched import reference
-from fhir_sched.element import Columns, Element, Reading
+from fhir_sched.element import Columns, Element, Plain, Reading
 from fhir_sched.outcome import FhirError, Kind
 
 ACTOR_KINDS = {
@@ -33,6 +33,15 @@ class Participants(Element):
     @property
     def written(self) -> tuple[str, ...]:
         return (*self.shown, self.further) if self.further else self.shown
+
+    def plain(self, *columns: str) -> Plain:
+        one = '{{"actor":{{"reference":"{}/%b"}},"status":"accepted"}}'
+        first = f',"{self.name}":[{one.format(self.types[0])}'.encode()
+        others = [
+            f"b'' if {column} is None else {(',' + one.format(kind)).encode()!r} % {column}"
+            for kind, column in zip(self.types[1:], columns[1:], strict=True)
+        ]
+        return Plain(first + b"%b" * len(others) + b"]", (columns[0], *others), (f"{columns[0]} is not None",))
 
     def render(self, *values: bytes | None) -> bytes:
         shown = [
@@ -84,6 +93,16 @@ def _first(targets: list[reference.Target | None], kind: str) -> reference.Targe
 @dataclass(frozen=True)
 class Actors(Element):
     """`Schedule.actor` in `actor_id` and `actor_type`: the first one that is a provider, a location or a device."""
+
+    def plain(self, *columns: str) -> Plain:
+        shown = {word: kind.encode() for word, kind in _SHOWN_AS.items()}
+        format_ = f',"{self.name}":[{{"reference":"%b/%b"}}]'.encode()
+        return Plain(
+            format_,
+            (f"actor_types[{columns[1]}]", columns[0]),
+            (f"{columns[0]} is not None", f"{columns[1]} in actor_types"),
+            (("actor_types", shown),),
+        )
 
     def render(self, *values: bytes | None) -> bytes:
         kind = _SHOWN_AS.get(values[1] or b"", "Device")

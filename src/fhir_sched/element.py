@@ -33,6 +33,25 @@ class Reading:
     resource: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """How an element is written in the ordinary case, for a template that is compiled once (see `mapping`).
+
+    `format` is the JSON with `%b` for each of `values`; these and the `guards`, which all must hold, are Python
+    expressions over the columns' names as given; `names` are the constants that they use.
+    """
+
+    format: bytes
+    values: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+    names: tuple[tuple[str, Any], ...] = ()
+
+
+def _plain_instant(name: str, column: str) -> Plain:
+    guards = (f"{column} is not None", f"{column}[10:11] == b' '", f"{column}[-3:] == b'+00'")
+    return Plain(f',"{name}":"%bT%bZ"'.encode(), (f"{column}[:10]", f"{column}[11:-3]"), guards)
+
+
 @dataclass(frozen=True)
 class Element:
     """One element: `shown` are the columns that `render` takes, in order; `written` those that `read` fills."""
@@ -49,6 +68,10 @@ class Element:
         """The JSON member, for example `,"start":"2026-06-02T09:00:00Z"`."""
         raise NotImplementedError  # each kind of element below says how
 
+    def plain(self, *columns: str) -> Plain:
+        """The ordinary case of `render`: where nothing else is said, that the first column is NULL."""
+        return Plain(b"", guards=(f"{columns[0]} is None",) if columns else ())
+
     def read(self, value: Any, reading: Reading) -> Columns:
         """The columns of a FHIR value (None: the element is absent)."""
         raise NotImplementedError  # each kind of element below says how
@@ -63,6 +86,12 @@ class Code(Element):
 
     codes: tuple[tuple[str, str], ...] = ()
     fallback: str = ""
+
+    def plain(self, *columns: str) -> Plain:
+        words = {word.encode(): code.encode() for code, word in reversed(self.codes)}
+        known = f"{self.name}_codes"
+        format_ = f',"{self.name}":"%b"'.encode()
+        return Plain(format_, (f"{known}[{columns[0]}]",), (f"{columns[0]} in {known}",), ((known, words),))
 
     def render(self, *values: bytes | None) -> bytes:
         word = (values[0] or b"").decode()
@@ -86,6 +115,9 @@ class Constant(Element):
     """An element that every row of the table has alike."""
 
     value: str = ""
+
+    def plain(self, *columns: str) -> Plain:
+        return Plain(f',"{self.name}":"{self.value}"'.encode())
 
     def render(self, *values: bytes | None) -> bytes:
         return f',"{self.name}":"{self.value}"'.encode()
@@ -111,6 +143,9 @@ class Instant(Element):
     required: bool = False
     timeless: frozenset[str] = frozenset()
 
+    def plain(self, *columns: str) -> Plain:
+        return _plain_instant(self.name, columns[0])
+
     def render(self, *values: bytes | None) -> bytes:
         text = codec.instant(values[0])
         if text is not None:
@@ -134,6 +169,9 @@ class Instant(Element):
 @dataclass(frozen=True)
 class DateTime(Element):
     """`Appointment.created`: the row's own time, or the client's when it wrote one."""
+
+    def plain(self, *columns: str) -> Plain:
+        return _plain_instant(self.name, columns[0])
 
     def render(self, *values: bytes | None) -> bytes:
         text = codec.instant(values[0])
@@ -208,6 +246,10 @@ class Boolean(Element):
 
     default: bool = True
 
+    def plain(self, *columns: str) -> Plain:
+        value = f"b'true' if {columns[0]} in (b't', b'true') else b'false'"
+        return Plain(f',"{self.name}":%b'.encode(), (value,))
+
     def render(self, *values: bytes | None) -> bytes:
         return b',"' + self.name.encode() + (b'":true' if is_true(values[0]) else b'":false')
 
@@ -238,6 +280,13 @@ class Concept(Element):
     system: str = ""
     known: frozenset[str] = frozenset()
     blank: str | None = None
+
+    def plain(self, *columns: str) -> Plain:
+        known = {code.encode(): self.render(code.encode()) for code in self.known}
+        other = f',"{self.name}":{{"coding":[{{"code":"%b"}}]}}'.encode()
+        name, column = f"{self.name}_known", columns[0]
+        value = f"b'' if {column} is None else {name}[{column}] if {column} in {name} else {other!r} % {column}"
+        return Plain(b"%b", (value,), (f"({column} is None or {column}.isalnum())",), ((name, known),))
 
     def render(self, *values: bytes | None) -> bytes:
         text = (values[0] or b"").decode()
@@ -342,6 +391,10 @@ class Hosted(Element):
     type: str = ""
     prefix: str = ""
 
+    def plain(self, *columns: str) -> Plain:
+        format_ = f',"{self.name}":{{"reference":"{self.type}/{self.prefix}-%b"}}'.encode()
+        return Plain(format_, columns, (f"{columns[0]} is not None",))
+
     def render(self, *values: bytes | None) -> bytes:
         if values[0] is None:
             return b""
@@ -363,6 +416,10 @@ class HostedList(Element):
     @property
     def written(self) -> tuple[str, ...]:
         return (self.shown[0], self.others)
+
+    def plain(self, *columns: str) -> Plain:
+        one = f',"{self.name}":[{{"reference":"{self.type}/{self.prefix}-%b"}}]'.encode()
+        return Plain(b"%b", (f"b'' if {columns[0]} is None else {one!r} % {columns[0]}",))
 
     def render(self, *values: bytes | None) -> bytes:
         if values[0] is None:

@@ -19,7 +19,7 @@ import orjson
 
 from fhir_sched.codec import is_code
 from fhir_sched.document import dumps
-from fhir_sched.element import EXTENSION_BASE, Columns, Element, Reading, is_true
+from fhir_sched.element import EXTENSION_BASE, Columns, Element, Plain, Reading, is_true
 from fhir_sched.outcome import FhirError, Kind
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -246,6 +246,18 @@ class Extensions(Element):
     """The `extension` list of a resource: our own parts, each with its column; others are kept by `mapping`."""
 
     parts: tuple[Part, ...] = ()
+
+    def plain(self, *columns: str) -> Plain:
+        """At most the first part is shown, and that one as a bare word."""
+        first, *others = zip(self.parts, columns, strict=True)
+        part, column = first
+        guards = [f"({name} is None or {name} in (b'f', b'false', {each.omit!r}))" for each, name in others]
+        if part.omit is not None or not part.value:
+            return Plain(b"", guards=(*guards, f"{column} == {part.omit!r}" if part.omit else f"{column} is None"))
+        shown = f',"{self.name}":[{{"url":"{part.url}","{part.value}":"%b"}}]'.encode()
+        if not part.server_set and part.default is None:
+            return Plain(b"", guards=(*guards, f"{column} is None"))
+        return Plain(shown, (column,), (*guards, f"{column} is not None", f"{column}.isalnum()"))
 
     @property
     def written(self) -> tuple[str, ...]:

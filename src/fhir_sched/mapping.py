@@ -8,7 +8,7 @@ them. R4 2.6 (JSON). Knows nothing of SQL statements, connections or HTTP.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -28,7 +28,7 @@ from fhir_sched.definition import (
     UriParam,
 )
 from fhir_sched.document import dumps
-from fhir_sched.element import Columns, Element, Reading
+from fhir_sched.element import Columns, Element, Plain, Reading
 from fhir_sched.extensions import Extensions
 from fhir_sched.outcome import FhirError, Issue
 from fhir_sched.reference import Target, of_element
@@ -39,52 +39,79 @@ _INT64_DIGITS = 18
 _SERVER_META = ("versionId", "lastUpdated")
 
 
-class _Renderer:
+Row = Sequence[bytes | None]
+Template = Callable[[Row], bytes | None]
+
+
+def compiled(resource: Resource, source: Source) -> Template:
+    """A function that writes an ordinary row in one step, and gives None for any other row.
+
+    It is put together from what the elements say of their ordinary case (`Element.plain`), so the table stays the only
+    definition; a test holds its bytes against those of the elements one by one.
+    """
+    name = {column: f"c{place}" for place, column in enumerate(source.columns)}
+    head = Plain(
+        f'{{"resourceType":"{resource.type}","id":"{source.prefix}-%b","meta":{{"versionId":"%b",'
+        f'"lastUpdated":"%bT%bZ"}},"identifier":[{{"system":"{BUSINESS_IDENTIFIER}",'
+        f'"value":"{source.prefix}_%b"}}]'.encode(),
+        ("c0", "c1", "c2[:10]", "c2[11:-3]", "c0"),
+        ("c3 is None", "c2[10:11] == b' '", "c2[-3:] == b'+00'"),
+    )
+    parts = [head, *(each.plain(*(name[column] for column in each.shown)) for each in source.elements)]
+    constants: dict[str, Any] = {constant: value for part in parts for constant, value in part.names}
+    constants["FORMAT"] = b"".join(part.format for part in parts) + b"}"
+    values = ", ".join(value for part in parts for value in part.values)
+    guards = " and ".join(dict.fromkeys(guard for part in parts for guard in part.guards))
+    columns = ", ".join(name.values())
+    text = f"def template(row):\n    {columns} = row\n    return FORMAT % ({values}) if {guards} else None"
+    exec(text, constants)  # noqa: S102 - made of our own declarations, once
+    template: Template = constants["template"]
+    return template
+
+
+class Renderer:
     """A source's elements with the places of their columns in a row, worked out once."""
 
     def __init__(self, resource: Resource, source: Source) -> None:
         place = {column: index for index, column in enumerate(source.columns)}
         prefix = source.prefix.encode()
+        self.template = compiled(resource, source)
         self.head = (
             b'{"resourceType":"%b","id":"%b-%%b","meta":{"versionId":"%%b","lastUpdated":"%%b"},'
             b'"identifier":[{"system":"%b","value":"%b_%%b"}]'
             % (resource.type.encode(), prefix, BUSINESS_IDENTIFIER.encode(), prefix)
         )
-        self.single = tuple(
-            (element.render, place[element.shown[0]]) for element in source.elements if len(element.shown) == 1
-        )
-        self.several = tuple(
-            (element.render, tuple(place[column] for column in element.shown))
-            for element in source.elements
-            if len(element.shown) != 1
-        )
+        self.elements = tuple((each.render, tuple(place[column] for column in each.shown)) for each in source.elements)
 
-    def __call__(self, row: Sequence[bytes | None]) -> bytes:
+    def __call__(self, row: Row) -> bytes:
         parts = [self.head % (row[0], row[1], codec.instant(row[2]) or b"1970-01-01T00:00:00Z", row[0])]
-        parts += [render(row[index]) for render, index in self.single]
-        parts += [render(*[row[index] for index in places]) for render, places in self.several]
+        parts += [render(*[row[index] for index in places]) for render, places in self.elements]
         return b"".join(parts) + b"}"
 
 
-_RENDERERS: dict[tuple[str, str], _Renderer] = {}
+_RENDERERS: dict[tuple[str, str], Renderer] = {}
 
 
-def _renderer(resource: Resource, source: Source) -> _Renderer:
+def _renderer(resource: Resource, source: Source) -> Renderer:
     found = _RENDERERS.get((resource.type, source.prefix))
     if found is None:
-        found = _RENDERERS[resource.type, source.prefix] = _Renderer(resource, source)
+        found = _RENDERERS[resource.type, source.prefix] = Renderer(resource, source)
     return found
 
 
-def to_json(resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
+def to_json(resource: Resource, source: Source, row: Row) -> bytes:
     """The resource of a row as JSON; the row has the source's `columns` in PostgreSQL's text format."""
-    columns_json = _renderer(resource, source)(row)
+    renderer = _renderer(resource, source)
+    written = renderer.template(row)
+    if written is not None:
+        return written
+    columns_json = renderer(row)
     if row[3] is None:
         return columns_json
     return dumps(overlay(orjson.loads(columns_json), json.loads(row[3], parse_float=_exact, parse_int=_whole)))
 
 
-def to_resource(resource: Resource, source: Source, row: Sequence[bytes | None]) -> dict[str, Any]:
+def to_resource(resource: Resource, source: Source, row: Row) -> dict[str, Any]:
     """The same as `to_json`, as a document (decimals exact)."""
     shown: dict[str, Any] = json.loads(to_json(resource, source, row), parse_float=Decimal, parse_int=_number)
     return shown
