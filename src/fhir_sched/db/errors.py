@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 log = logging.getLogger("fhir_sched.db")
+
+TRANSLATED: Counter[str] = Counter()
+"""How often each SQLSTATE and each of our constraints came to `translate`, since the start of the process."""
 
 RETRIED = frozenset({"40P01", "40001"})
 """SQLSTATEs of transactions that lost to another one and may simply be run again: deadlock, serialisation failure."""
@@ -159,6 +163,7 @@ _SLOT_ID = re.compile(r"\b(?:slt|exc)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 
 def translate(error: DatabaseError) -> FhirError:
     """The refusal a client may read; a failure that no client can cause is logged without values and says nothing."""
+    TRANSLATED[error.constraint if error.constraint in REFUSALS else error.sqlstate] += 1
     refusal = _lookup(error)
     if refusal is None:
         # the message of a program error (class 42) is about names in our SQL; others may quote a row

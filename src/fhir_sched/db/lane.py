@@ -43,6 +43,10 @@ _PLAN_CHANGED = "0A000"
 _NO_SUCH_STATEMENT = "26000"
 _READ_ONLY = "25006"
 
+_LONGEST_PAUSE_S = 0.4
+# What libpq says when a connection breaks. Its buffer also holds earlier errors with values of rows, which stay out.
+_BREAKS = ("FATAL:", "PANIC:", "server closed the connection", "could not ", "SSL ", "connection ")
+
 _queue_sync = queueing_sync()
 
 
@@ -103,6 +107,8 @@ class Lane:
         self._closed = False
         self.generation = 0
         self.round_trips = 0
+        self.lost = 0
+        self.lost_at = float("-inf")
 
     @property
     def connected(self) -> bool:
@@ -158,7 +164,8 @@ class Lane:
                     await self._connect()
                 except DatabaseGone as error:
                     log.warning("%s", error)
-                    pause_s = min(pause_s * 2, 5.0)
+                    # short even after long: a second after PostgreSQL is back, everything has to work again
+                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 else:
                     return
         finally:
@@ -176,6 +183,8 @@ class Lane:
             self._writing = False
         self._pgconn.finish()
         self._connection = self._pgconn = None
+        self.lost += 1
+        self.lost_at = self._loop.time()
         self._prepared.forget()
         lost, self._waiting = self._waiting, deque()
         for request in lost:
@@ -241,7 +250,7 @@ class Lane:
                 else:
                     pgconn.send_query_prepared(name, statement.args)
         except psycopg.Error as error:
-            self._lose(f"cannot send: {error}")
+            self._lose(f"cannot send: {_why(str(error))}")
             return
         except Exception as error:  # noqa: BLE001 - it goes to the caller, who awaits the future
             # an argument of a wrong type, say: the sync below still ends this request and leaves the others alone
@@ -252,7 +261,7 @@ class Lane:
             elif not _queue_sync(self._pointer):
                 raise psycopg.OperationalError("no sync")
         except psycopg.Error as error:
-            self._lose(f"cannot send: {error}")
+            self._lose(f"cannot send: {_why(str(error))}")
             return
         if not self._flushing:
             # Once a turn of the loop, for all that came in it: each send may let the kernel put the woken PostgreSQL
@@ -269,7 +278,7 @@ class Lane:
                 self._writing = True
                 self._loop.add_writer(self._socket, self._writable)
         except psycopg.Error as error:
-            self._lose(f"cannot send: {error}")
+            self._lose(f"cannot send: {_why(str(error))}")
 
     def _prepare(self, pgconn: PGconn, text: str, name: bytes, request: _Request) -> None:
         stale = self._prepared.stale
@@ -287,7 +296,7 @@ class Lane:
                 self._loop.remove_writer(self._socket)
                 self._writing = False
         except psycopg.Error as error:
-            self._lose(f"cannot send: {error}")
+            self._lose(f"cannot send: {_why(str(error))}")
 
     # receiving
 
@@ -322,7 +331,7 @@ class Lane:
         if self._pgconn is not pgconn:
             return
         if lost is not None or pgconn.status == _BAD_CONNECTION:
-            self._lose((lost or pgconn.get_error_message()).strip())
+            self._lose(_why(lost or pgconn.get_error_message()))
         elif not waiting:
             self._idle()
 
@@ -366,3 +375,8 @@ class Lane:
             return False
         self._send(self._pgconn, _Request(request.statements, request.keep, request.future, replayable=False))
         return True
+
+
+def _why(said: str) -> str:
+    """The lines about the connection itself, of what libpq says when one breaks."""
+    return "; ".join(line for line in said.splitlines() if line.startswith(_BREAKS)) or "the connection broke"

@@ -17,6 +17,8 @@ from fhir_sched.db.errors import RETRIED, DatabaseError, DatabaseGone, translate
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lane import Lane
 from fhir_sched.db.limits import Limits, with_defaults
+from fhir_sched.db.measured import Measured
+from fhir_sched.db.transaction import Transaction
 from fhir_sched.outcome import FhirError, Kind
 
 if TYPE_CHECKING:
@@ -27,54 +29,9 @@ if TYPE_CHECKING:
 SESSION_SQL = "select set_config('app.tenant_id', $1, true), set_config('app.writer', 'fhir', true)"
 """What every transaction of ours begins with; both values end with the transaction."""
 
-_BEGIN = Fragment("begin")
-_COMMIT = Fragment("commit")
-_ROLLBACK = Fragment("rollback")
 _ATTEMPTS = 4
 
 Answer = TypeVar("Answer")
-
-
-class Transaction:
-    """An explicit transaction under one tenant; its first statement takes BEGIN and the tenant with it."""
-
-    __slots__ = ("_generation", "_lane", "_prelude")
-
-    def __init__(self, lane: Lane, session: Fragment) -> None:
-        self._lane = lane
-        self._generation = lane.generation
-        self._prelude: tuple[Fragment, ...] = (_BEGIN, session)
-
-    async def run(self, *fragments: Fragment) -> tuple[Rows, ...]:
-        """The rows of each statement, in one round trip; after a FhirError the transaction can only be rolled back."""
-        try:
-            return await self._send(fragments)
-        except DatabaseError as error:
-            raise translate(error) from error
-
-    async def commit(self) -> None:
-        """Commit what was run; an error if PostgreSQL had given the transaction up before."""
-        if self._prelude:
-            return
-        try:
-            (rows,) = await self._send((_COMMIT,))
-        except DatabaseError as error:
-            raise translate(error) from error
-        if rows.command != b"COMMIT":
-            raise RuntimeError("a transaction with a failed statement cannot be committed")
-
-    def abandon(self) -> None:
-        """Roll back, without waiting for the answer."""
-        if not self._prelude and self._lane.generation == self._generation:
-            # an answer nobody waits for: when the connection is lost the transaction is gone all the same
-            self._send((_ROLLBACK,)).add_done_callback(asyncio.Future.exception)
-
-    def _send(self, fragments: tuple[Fragment, ...]) -> asyncio.Future[tuple[Rows, ...]]:
-        if self._lane.generation != self._generation:
-            # connected again meanwhile: nothing of this transaction is left there
-            raise DatabaseGone("the transaction was lost with its connection")
-        prelude, self._prelude = self._prelude, ()
-        return self._lane.submit((*prelude, *fragments), len(fragments), replayable=False)
 
 
 class Lanes:
@@ -84,7 +41,13 @@ class Lanes:
         self.limits = limits = limits or Limits()
         conninfo = with_defaults(conninfo)
         self._shared = [
-            Lane(conninfo, limits.session(read_only=True), max_in_flight=limits.in_flight, silence_s=limits.silence_s)
+            Lane(
+                conninfo,
+                limits.session(read_only=True),
+                on_connect=self._returned,
+                max_in_flight=limits.in_flight,
+                silence_s=limits.silence_s,
+            )
             for _ in range(limits.shared)
         ]
         self._exclusive = [
@@ -94,13 +57,29 @@ class Lanes:
         self._free: deque[Lane] = deque()
         self._borrowed: set[Lane] = set()
         self._queue: deque[asyncio.Future[Lane]] = deque()
+        self._back: asyncio.Future[None] | None = None
         self._sessions: dict[str, Fragment] = {}
         self._closing = False
+        self._waits, self._waited_s = 0, 0.0
 
     @property
     def round_trips(self) -> int:
         """How many requests were sent to the database since the start, each one round trip."""
         return sum(lane.round_trips for lane in (*self._shared, *self._exclusive))
+
+    def measured(self) -> Measured:
+        """How the connections are at this moment, and what has been counted since the start."""
+        return Measured(
+            shared=sum(lane.connected for lane in self._shared),
+            exclusive=sum(lane.connected for lane in self._exclusive),
+            in_flight=sum(lane.in_flight for lane in self._shared),
+            in_use=len(self._borrowed),
+            queued=len(self._queue),
+            waits=self._waits,
+            waited_s=self._waited_s,
+            round_trips=self.round_trips,
+            lost=sum(lane.lost for lane in (*self._shared, *self._exclusive)),
+        )
 
     @property
     def ready(self) -> bool:
@@ -139,11 +118,16 @@ class Lanes:
         """
         if slow:
             return await self.write(tenant, *fragments)
-        lane = min(self._shared, key=_load)
+        statements = (self._session(tenant), *fragments)
         try:
-            if self._closing:
-                raise DatabaseGone("the server is shutting down")
-            return await lane.submit((self._session(tenant), *fragments), len(fragments))
+            lane = await self._reader()
+            try:
+                return await lane.submit(statements, len(fragments))
+            except DatabaseGone:
+                # it changes nothing, so it may be asked again; unless the connection has been silent for long
+                if self._patience_s(lane) <= 0:
+                    raise
+            return await (await self._reader()).submit(statements, len(fragments))
         except DatabaseError as error:
             raise translate(error) from error
 
@@ -204,26 +188,63 @@ class Lanes:
             session = self._sessions[tenant] = Fragment(SESSION_SQL, (tenant.encode(),))
         return session
 
+    # a connection that was lost: what comes meanwhile waits for the next one, for a moment
+
+    def _patience_s(self, *lanes: Lane) -> float:
+        """How much longer a request waits for one of these lanes, all of them lost, to be connected again."""
+        return max(lane.lost_at for lane in lanes) + self.limits.patience_s - asyncio.get_running_loop().time()
+
+    async def _reader(self) -> Lane:
+        """The shared lane with the least to do. DatabaseGone when there is none, nor soon will be."""
+        while not self._closing:
+            lane = min(self._shared, key=_load)
+            if lane.connected:
+                return lane
+            patience_s = self._patience_s(*self._shared)
+            if patience_s <= 0:
+                raise DatabaseGone("no connection to PostgreSQL")
+            self._back = self._back or asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._back], timeout=patience_s)
+        raise DatabaseGone("the server is shutting down")
+
+    def _returned(self, lane: Lane) -> None:
+        back, self._back = self._back, None
+        if back is not None:
+            back.set_result(None)
+
     # exclusive lanes: one borrower at a time, the others in a queue
 
     async def _borrow(self) -> Lane:
         """An exclusive lane that nobody else uses until it is given back; FhirError 503 when none comes in time."""
-        if self._closing:
-            raise translate(DatabaseGone("the server is shutting down"))
-        while self._free:
-            # the one given back last: its plans and its backend's caches are warm
-            lane = self._free.pop()
+        while True:
+            if self._closing:
+                raise translate(DatabaseGone("the server is shutting down"))
+            while self._free:
+                # the one given back last: its plans and its backend's caches are warm
+                lane = self._free.pop()
+                if lane.connected:
+                    self._borrowed.add(lane)
+                    return lane
+            patience_s = self.limits.queue_timeout_s
+            if not any(lane.connected for lane in self._exclusive):
+                patience_s = min(patience_s, self._patience_s(*self._exclusive))
+            if patience_s <= 0:
+                raise translate(DatabaseGone("no connection to PostgreSQL"))
+            if len(self._queue) >= self.limits.queue:
+                raise _overloaded()
+            lane = await self._turn(patience_s)
             if lane.connected:
-                self._borrowed.add(lane)
                 return lane
-        if not any(lane.connected for lane in self._exclusive):
-            raise translate(DatabaseGone("no connection to PostgreSQL"))
-        if len(self._queue) >= self.limits.queue:
-            raise _overloaded()
+            # lost between the promise and now
+            self._borrowed.discard(lane)
+
+    async def _turn(self, patience_s: float) -> Lane:
+        """The next lane that is given back, borrowed for the caller."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[Lane] = loop.create_future()
         self._queue.append(turn)
-        timer = loop.call_later(self.limits.queue_timeout_s, self._expire, turn)
+        timer = loop.call_later(patience_s, self._expire, turn)
+        started = loop.time()
         try:
             return await turn
         except asyncio.CancelledError:
@@ -234,6 +255,8 @@ class Lanes:
             raise
         finally:
             timer.cancel()
+            self._waits += 1
+            self._waited_s += loop.time() - started
 
     def _expire(self, turn: asyncio.Future[Lane]) -> None:
         if not turn.done():

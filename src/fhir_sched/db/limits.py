@@ -12,13 +12,17 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Numbers of lanes and of what may wait for them; times are in seconds."""
+    """Numbers of lanes and of what may wait for them; times are in seconds.
+
+    `patience_s` is how long after the loss of every connection a request still waits for a new one.
+    """
 
     shared: int = 3
     exclusive: int = 8
     in_flight: int = 256
     queue: int = 512
     queue_timeout_s: float = 5.0
+    patience_s: float = 3.0
     lock_timeout_s: float = 2.0
     statement_timeout_s: float = 10.0
     idle_in_transaction_s: float = 10.0
