@@ -5,38 +5,38 @@ Entries are joined as bytes: a resource is never parsed again to be put into a B
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote
+from uuid import NAMESPACE_OID, uuid5
 
 import orjson
 
+from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
+Row = Sequence[bytes | None]
+Writer = Callable[[Row], bytes]
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One resource of a searchset: its type and id, its JSON, and why it is there (match or include)."""
 
-    reference: str
-    resource: bytes
-    mode: bytes = b"match"
+def entries(
+    base: str, resource: Resource, source: Source, rows: Iterable[Row], write: Writer, mode: bytes = b"match"
+) -> list[bytes]:
+    """An entry for each row of one source, `mode` match or include."""
+    head = f'{{"fullUrl":"{base}/{resource.type}/{source.prefix}-'.encode()
+    tail = b',"search":{"mode":"' + mode + b'"}}'
+    return [b'%b%b","resource":%b%b' % (head, row[0] or b"", write(row), tail) for row in rows]
+
+
+def entry(url: str, resource: bytes) -> bytes:
+    """An entry for one resource of another kind, a match."""
+    return b'{"fullUrl":"%b","resource":%b,"search":{"mode":"match"}}' % (url.encode(), resource)
 
 
 def searchset(
-    base: str,
-    entries: Iterable[Entry],
-    links: Sequence[tuple[str, str]],
-    total: int | None,
-    warnings: Sequence[str] = (),
+    parts: list[bytes], links: Sequence[tuple[str, str]], total: int | None, warnings: Sequence[str] = ()
 ) -> bytes:
-    """The Bundle; `links` are (relation, URL), `warnings` become one OperationOutcome entry."""
-    root = base.encode() + b"/"
-    parts = [
-        b'{"fullUrl":"%b%b","resource":%b,"search":{"mode":"%b"}}'
-        % (root, each.reference.encode(), each.resource, each.mode)
-        for each in entries
-    ]
+    """The Bundle of entries; `links` are (relation, URL), `warnings` become one OperationOutcome entry."""
     if warnings:
         parts.append(_warning_entry(warnings))
     head = b'{"resourceType":"Bundle","type":"searchset"'
@@ -52,7 +52,9 @@ def searchset(
 def _warning_entry(warnings: Sequence[str]) -> bytes:
     issues = [Issue(Kind.NOT_SUPPORTED, warning, severity="warning") for warning in warnings]
     outcome = orjson.dumps(operation_outcome(issues))
-    return b'{"resource":' + outcome + b',"search":{"mode":"outcome"}}'
+    # Only what a client creates may lack a fullUrl (R4, Bundle.entry.fullUrl); this one is named by its content.
+    name = uuid5(NAMESPACE_OID, outcome.decode())
+    return b'{"fullUrl":"%b","resource":%b,"search":{"mode":"outcome"}}' % (name.urn.encode(), outcome)
 
 
 def url(base: str, path: str, parameters: Iterable[tuple[str, str]]) -> str:
@@ -62,8 +64,13 @@ def url(base: str, path: str, parameters: Iterable[tuple[str, str]]) -> str:
     'http://x/fhir/t/Slot?start=ge2026-06-01T00:00:00%2B02:00'
     """
     whole = f"{base}/{path}" if path else base
-    encoded = "&".join(f"{quote(name, safe=_SAFE)}={quote(value, safe=_SAFE)}" for name, value in parameters)
+    encoded = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in parameters)
     return f"{whole}?{encoded}" if encoded else whole
 
 
 _SAFE = "/:|,$-._~*"
+_NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9/:|,$\-._~*]*").fullmatch
+
+
+def _quoted(text: str) -> str:
+    return text if _NEEDS_NO_QUOTES(text) else quote(text, safe=_SAFE)

@@ -22,6 +22,7 @@ _PARTIAL = re.compile(
     re.ASCII,
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_WHOLE_SECOND = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _CODE = re.compile(r"[^\s]+(?: [^\s]+)*")
 
 
@@ -121,6 +122,8 @@ def interval(text: str) -> Interval | None:
     >>> interval("2026-02").high
     datetime.datetime(2026, 3, 1, 0, 0)
     """
+    if _WHOLE_SECOND.fullmatch(text):
+        return _second(text)
     found = _PARTIAL.fullmatch(text)
     if found is None:
         return None
@@ -138,6 +141,16 @@ def interval(text: str) -> Interval | None:
         return None
 
 
+def _second(text: str) -> Interval | None:
+    """The second of an instant in UTC, which is what most dates are."""
+    try:
+        low = datetime.fromisoformat(text)
+        return Interval(low, low + _ONE_SECOND, local=False)
+    except (ValueError, OverflowError):
+        return None
+
+
+_ONE_SECOND = timedelta(seconds=1)
 _FIRST = (("year", 1), ("month", 1), ("day", 1), ("hour", 0), ("minute", 0), ("second", 0))
 
 

@@ -102,9 +102,17 @@ def _renderer(resource: Resource, source: Source) -> Renderer:
 def to_json(resource: Resource, source: Source, row: Row) -> bytes:
     """The resource of a row as JSON; the row has the source's `columns` in PostgreSQL's text format."""
     renderer = _renderer(resource, source)
-    written = renderer.template(row)
-    if written is not None:
-        return written
+    return renderer.template(row) or _out_of_the_ordinary(renderer, row)
+
+
+def writer(resource: Resource, source: Source) -> Callable[[Row], bytes]:
+    """`to_json` of one source, for many rows."""
+    renderer = _renderer(resource, source)
+    template = renderer.template
+    return lambda row: template(row) or _out_of_the_ordinary(renderer, row)
+
+
+def _out_of_the_ordinary(renderer: Renderer, row: Row) -> bytes:
     columns_json = renderer(row)
     if row[3] is None:
         return columns_json

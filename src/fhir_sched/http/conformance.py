@@ -1,26 +1,40 @@
-"""metadata, and the definitions of our own (StructureDefinition …): read and search. R4 3.1.0.14 (capabilities), 5.4.
+"""metadata, smart-configuration, and the definitions of our own (StructureDefinition …): read and search. R4 3.1.0.14 (capabilities), 5.4.
 
-The same for every tenant; made once from the declarations, without the database.
+Made from the declarations and what the authorization server says, without the database.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from fhir_sched import bundle, capability, document, profiles
 from fhir_sched.http.messages import Request, Response, only_get
 from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.security.smart import SmartConfiguration
 
 _OTHERS = frozenset({"_format", "_pretty"})
+
+
+PUBLIC: Final = (["metadata"], [".well-known", "smart-configuration"])
+"""The paths that are served without a token."""
+
+
+async def public(base: str, tenant: str, request: Request, path: list[str], smart: SmartConfiguration) -> Response:
+    """The answer for one of the `PUBLIC` paths. smart-configuration is plain JSON whatever the client accepts."""
+    found = only_get(request)
+    if found is not None:
+        return found
+    if path == ["metadata"]:
+        return _cached(_statement(base, await smart.oauth_uris(tenant)), request)
+    body = document.dumps(await smart.document(tenant))
+    return Response(200, body, [(b"cache-control", b"max-age=60")], content_type=b"application/json")
 
 
 def respond(base: str, request: Request, path: list[str], *, strict: bool) -> Response | None:
     """The answer where the path is one of these; else None. Raises 404 for an unknown id, 405 for other methods."""
     match path:
-        case ["metadata"]:
-            return only_get(request) or _cached(_statement(base), request)
         case [kind] if kind in profiles.definitions():
             return only_get(request) or _search(kind, base, request, strict=strict)
         case [kind, fhir_id] if kind in profiles.definitions():
@@ -48,12 +62,12 @@ def _search(kind: str, base: str, request: Request, *, strict: bool) -> Response
     if ignored and strict:
         raise FhirError.of(Issue(Kind.NOT_SUPPORTED, why) for why in ignored)
     entries = [
-        bundle.Entry(f"{kind}/{found['id']}", document.dumps(found))
+        bundle.entry(f"{base}/{kind}/{found['id']}", document.dumps(found))
         for found in profiles.definitions()[kind].values()
         if all(_fits(found, name, value) for name, value in used)
     ]
     links = [("self", bundle.url(base, kind, used))]
-    return Response(200, bundle.searchset(base, entries, links, len(entries), ignored))
+    return Response(200, bundle.searchset(entries, links, len(entries), ignored))
 
 
 def _fits(found: dict[str, Any], name: str, value: str) -> bool:
@@ -61,9 +75,9 @@ def _fits(found: dict[str, Any], name: str, value: str) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _statement(base: str) -> bytes:
+def _statement(base: str, oauth_uris: tuple[tuple[str, str], ...] | None) -> bytes:
     # The base comes from the Host header where PUBLIC_URL is not set, so only the last few are kept.
-    return document.dumps(capability.statement(base))
+    return document.dumps(capability.statement(base, oauth_uris))
 
 
 def _cached(body: bytes, request: Request) -> Response:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fhir_sched import codec, mapping
@@ -50,8 +50,14 @@ class Context:
 
     def shown(self, resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
         """The JSON of a row as the caller may see it."""
-        body = mapping.to_json(resource, source, row)
-        return body if self.caller.everything else view.shown(self.caller, resource.type, body, self.base)
+        return self.writer(resource, source)(row)
+
+    def writer(self, resource: Resource, source: Source) -> Callable[[Sequence[bytes | None]], bytes]:
+        """`shown` for many rows of one source."""
+        write = mapping.writer(resource, source)
+        if self.caller.everything or view.unlimited(self.caller, resource.type):
+            return write
+        return lambda row: view.shown(self.caller, resource.type, write(row), self.base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fhir_sched.bundle import Entry
+from fhir_sched import bundle
 from fhir_sched.definition import References, Resource, Source
 from fhir_sched.interactions.context import Context
 from fhir_sched.reference import of_element
@@ -37,20 +37,22 @@ class Found:
         return f"{self.resource.type}/{self.source.prefix}-{(self.row[0] or b'').decode()}"
 
 
-async def included(context: Context, query: Query, matches: Sequence[Found]) -> tuple[list[Entry], list[str]]:
+async def included(context: Context, query: Query, matches: Sequence[Found]) -> tuple[list[bytes], list[str]]:
     """The entries that the includes of a query add to its matches, and what to warn of."""
     if not query.includes:
         return [], []
     seen = {each.name for each in matches}
     warnings: list[str] = []
-    entries: list[Entry] = []
+    entries: list[bytes] = []
     fresh = list(matches)
     for step in range(MAX_STEPS):
         steps = [include for include in query.includes if include.iterate or step == 0]
         found = [each for include in steps for each in await _follow(context, include, fresh, warnings)]
         fresh = [each for each in {each.name: each for each in found}.values() if each.name not in seen]
         seen |= {each.name for each in fresh}
-        entries += [Entry(each.name, context.shown(each.resource, each.source, each.row), b"include") for each in fresh]
+        for each in fresh:
+            write = context.writer(each.resource, each.source)
+            entries += bundle.entries(context.base, each.resource, each.source, [each.row], write, b"include")
         if not fresh:
             break
     return entries, warnings

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_sched import document
-from fhir_sched.bundle import Entry, searchset, url
+from fhir_sched import bundle, document
+from fhir_sched.bundle import searchset, url
+from fhir_sched.definition import Resource, Source
 from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.include import Found, included
@@ -24,27 +25,45 @@ async def search(context: Context, query: Query) -> Answer:
     query = context.guard.query(query)
     if query.count_only:
         number = await _counted(context, query, None)
-        return Answer(200, searchset(context.base, (), [("self", _self(context, query))], number, query.ignored))
+        return Answer(200, searchset([], [("self", _self(context, query))], number, query.ignored))
     plan = sql.search(query, context.tenant)
     rows = await _page(context, plan)
     more = len(rows) > query.count
     shown = rows[: query.count]
     if query.position is not None and query.position.backward:
         shown.reverse()
-    matches = [Found(*plan.read(row)) for row in shown]
-    entries = [Entry(each.name, _shown(context, query, each)) for each in matches]
-    further, warnings = await included(context, query, matches)
+    further: list[bytes] = []
+    warnings: list[str] = []
+    if query.includes:
+        further, warnings = await included(context, query, [Found(*plan.read(row)) for row in shown])
     total = await _total(context, query, len(shown), more=more)
     links = _links(context, query, plan, shown, more=more)
-    return Answer(200, searchset(context.base, entries + further, links, total, (*query.ignored, *warnings)))
+    entries = _entries(context, query, plan, shown) + further
+    return Answer(200, searchset(entries, links, total, (*query.ignored, *warnings)))
 
 
-def _shown(context: Context, query: Query, found: Found) -> bytes:
-    """The JSON of a match, or the part of it that the search asks for."""
-    whole = context.shown(found.resource, found.source, found.row)
+def _entries(context: Context, query: Query, plan: sql.Plan, rows: Sequence[Row]) -> list[bytes]:
+    """The matches, each as an entry."""
+    if plan.only is not None:
+        resource, source = plan.sources[plan.only]
+        width = len(source.columns)
+        if rows and len(rows[0]) > width:  # sort keys that no element shows
+            rows = [row[:width] for row in rows]
+        return bundle.entries(context.base, resource, source, rows, _writer(context, query, resource, source))
+    found = []
+    for row in rows:
+        resource, source, columns = plan.read(row)
+        write = _writer(context, query, resource, source)
+        found += bundle.entries(context.base, resource, source, [columns], write)
+    return found
+
+
+def _writer(context: Context, query: Query, resource: Resource, source: Source) -> bundle.Writer:
+    """Writes a match, or the part of it that the search asks for."""
+    write = context.writer(resource, source)
     if not query.summary and not query.elements:
-        return whole
-    return dumps(subset(document.parse(whole), query.summary, query.elements))
+        return write
+    return lambda row: dumps(subset(document.parse(write(row)), query.summary, query.elements))
 
 
 async def _page(context: Context, plan: sql.Plan) -> list[Row]:
@@ -85,17 +104,15 @@ def _links(
     context: Context, query: Query, plan: sql.Plan, shown: Sequence[Row], *, more: bool
 ) -> list[tuple[str, str]]:
     """self, and where there are other pages first, next and previous."""
-    path = _path(query)
-    tie = page.digest(context.tenant, path, query.used)
+    here = _self(context, query)
+    joint = "&" if query.used else "?"
 
     def link(position: Position) -> str:
-        return url(context.base, path, [*query.used, (page.PARAMETER, page.encode(position, tie))])
+        tie = page.digest(context.tenant, _path(query), query.used)
+        return f"{here}{joint}{page.PARAMETER}={page.encode(position, tie)}"
 
     place = query.position
-    if place is None:
-        links = [("self", _self(context, query))]
-    else:
-        links = [("self", link(place)), ("first", _self(context, query))]
+    links = [("self", here)] if place is None else [("self", link(place)), ("first", here)]
     if not shown:
         return links
     backward = place is not None and place.backward

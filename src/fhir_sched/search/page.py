@@ -11,6 +11,8 @@ import binascii
 import hashlib
 import json
 
+import orjson
+
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search.query import Position
 
@@ -19,14 +21,13 @@ PARAMETER = "_page"
 
 def digest(tenant: str, resource_type: str, used: tuple[tuple[str, str], ...]) -> str:
     """What ties a token to its search: 12 hexadecimal digits."""
-    text = json.dumps([tenant, resource_type, used])
-    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+    return hashlib.blake2b(orjson.dumps([tenant, resource_type, used]), digest_size=6).hexdigest()
 
 
 def encode(position: Position, tie: str) -> str:
     """The token of a position."""
-    content = json.dumps([tie, int(position.backward), position.source, *position.keys], separators=(",", ":"))
-    return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
+    content = orjson.dumps([tie, int(position.backward), position.source, *position.keys])
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
 def decode(token: str, tie: str, sort_keys: int) -> Position:

@@ -76,7 +76,6 @@ class Parser:
         count = int(draft.single.get("_count", DEFAULT_COUNT))
         used = tuple(draft.used)
         token = draft.single.get(page.PARAMETER)
-        digest = page.digest(self.tenant, path, used)
         if summary == "text" and draft.includes:
             raise FhirError(Kind.INVALID, "_summary=text can't be combined with _include or _revinclude")
         return Query(
@@ -87,7 +86,7 @@ class Parser:
             count_only=count == 0 or summary == "count",
             total=draft.single.get("_total", ""),
             includes=tuple(draft.includes),
-            position=page.decode(token, digest, len(sort)) if token else None,
+            position=page.decode(token, page.digest(self.tenant, path, used), len(sort)) if token else None,
             used=used,
             ignored=tuple(draft.ignored),
             summary="" if summary in ("false", "count") else summary,

@@ -47,9 +47,9 @@ class Plan:
 
     def read(self, row: Sequence[bytes | None]) -> tuple[Resource, Source, Sequence[bytes | None]]:
         """The resource and source of a row, and its columns in that source's order."""
-        if self.only is not None:
-            return *self.sources[self.only], row
-        return *self.sources[int(row[0] or b"0")], row[1:]
+        first = 0 if self.only is not None else 1
+        resource, source = self.sources[self.only if self.only is not None else int(row[0] or b"0")]
+        return resource, source, row[first : first + len(source.columns)]
 
     def position(self, row: Sequence[bytes | None], *, backward: bool) -> Position:
         """The place behind (or in front of) a row."""

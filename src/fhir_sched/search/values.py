@@ -41,6 +41,8 @@ def split(text: str, separator: str) -> list[str]:
     >>> split("a\\\\,b,c", ",")
     ['a\\\\,b', 'c']
     """
+    if "\\" not in text:
+        return text.split(separator)
     parts = [""]
     letters = iter(text)
     for letter in letters:

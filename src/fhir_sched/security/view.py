@@ -36,6 +36,12 @@ def shown(caller: Caller, resource_type: str, body: bytes, base: str) -> bytes:
     return body if len(kept) == len(document.get("participant", ())) else dumps({**document, "participant": kept})
 
 
+def unlimited(caller: Caller, resource_type: str) -> bool:
+    """Whether `shown` gives every resource of the type back as it is."""
+    decision = _sight(caller, resource_type)
+    return decision.unlimited and not decision.public
+
+
 def _sight(caller: Caller, resource_type: str) -> Decision:
     """The widest of what the caller may read, find or write: whoever may only write sees what it wrote."""
     decisions = [decide(caller, letter, resource_type) for letter in "rscud"]
