@@ -24,7 +24,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOLD = re.findall(r"^```sh\n(.*?)^```$(?:\n\nAnswers: ([^`]*?)\n\n)?", README, re.MULTILINE | re.DOTALL)
 BLOCKS = [block for block, _ in TOLD]
 WRITTEN_ROOT = "http://127.0.0.1:8080"
-BARE = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+# A shell that has no settings, nor was started by the `make test` that runs this.
+BARE = {name: value for name, value in os.environ.items() if not name.startswith((PREFIX, "MAKE", "MFLAGS"))}
 # Tells the status of every request on stderr, where it is in nobody's way.
 CURL = """curl() { command curl -w '%{stderr}\\nstatus %{http_code}\\n' "$@"; }\n"""
 
