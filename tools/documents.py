@@ -157,6 +157,7 @@ def database_limits() -> str:
         ("requests in flight on one shared connection", f"{ours.in_flight}", "503"),
         ("requests waiting for an exclusive connection", f"{ours.queue}", "503"),
         ("time in that queue", f"{ours.queue_timeout_s:.0f} s", "503"),
+        ("time after the loss of every connection in which a request still waits", f"{ours.patience_s:.0f} s", "503"),
         ("`lock_timeout`", f"{ours.lock_timeout_s:.0f} s", "503"),
         ("`statement_timeout`", f"{ours.statement_timeout_s:.0f} s", "503"),
         ("`idle_in_transaction_session_timeout`", f"{ours.idle_in_transaction_s:.0f} s", "503"),
