@@ -6,6 +6,7 @@ parameters of a `Resource`, the modifiers of a parameter, the references that `_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fhir_sched import __version__, profiles
@@ -25,6 +26,12 @@ _OPEN: Final = (
     "Open: every request is served without a token, so the server listens on a loopback address alone. "
     "A tenant's data is reached through that tenant's URL only."
 )
+_SMART: Final = (
+    "SMART App Launch 2.2: bearer tokens of the authorization server, with v1 or v2 scopes; .well-known/"
+    "smart-configuration says where to get one. A tenant's data is reached with that tenant's tokens only."
+)
+_SECURITY_SERVICE: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
+_OAUTH_URIS: Final = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
 _INTERACTIONS: Final = {
     "read": "404 for an id that never was, 410 for one that was deleted",
     "create": "The server gives the id; the client's is ignored",
@@ -43,8 +50,12 @@ _INTERACTIONS: Final = {
 _PREFIXES: Final = "eq ne gt lt ge le sa eb ap"
 
 
-def statement(base: str) -> dict[str, Any]:
-    """The CapabilityStatement of the server at that FHIR base."""
+def statement(base: str, oauth_uris: Sequence[tuple[str, str]] | None = None) -> dict[str, Any]:
+    """The CapabilityStatement of the server at that FHIR base.
+
+    `oauth_uris` are the authorization server's endpoints by their names in the extension oauth-uris, as far as they are
+    known; None for a server that takes requests without tokens.
+    """
     return {
         "resourceType": "CapabilityStatement",
         "name": "FhirSched",
@@ -62,7 +73,7 @@ def statement(base: str) -> dict[str, Any]:
                 "mode": "server",
                 "documentation": "Times of a search without an offset are in the zone of the schedule concerned. "
                 "Unknown search parameters are refused under Prefer: handling=strict, else named in the Bundle.",
-                "security": {"cors": True, "description": _OPEN},
+                "security": _security(oauth_uris),
                 "interaction": [
                     {"code": code, "documentation": _INTERACTIONS[code]}
                     for code in SYSTEM_METHODS
@@ -72,6 +83,21 @@ def statement(base: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _security(oauth_uris: Sequence[tuple[str, str]] | None) -> dict[str, Any]:
+    """How to get in. SMART App Launch 2.2 and, for clients of 1.0, the extension oauth-uris."""
+    if oauth_uris is None:
+        return {"cors": True, "description": _OPEN}
+    security: dict[str, Any] = {
+        "cors": True,
+        "service": [{"coding": [{"system": _SECURITY_SERVICE, "code": "SMART-on-FHIR"}], "text": "SMART on FHIR"}],
+        "description": _SMART,
+    }
+    if not oauth_uris:
+        return security
+    uris = [{"url": part, "valueUri": url} for part, url in oauth_uris]
+    return {"extension": [{"url": _OAUTH_URIS, "extension": uris}], **security}
 
 
 def _resource(resource: Resource) -> dict[str, Any]:

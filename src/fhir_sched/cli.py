@@ -173,6 +173,46 @@ def check(**flags: Any) -> None:
 
 
 @main.command()
+@click.option(
+    "--scope", required=True, metavar="TEXT", help='scopes, such as "patient/Appointment.cruds patient/Slot.rs"'
+)
+@click.option("--tenant", metavar="UUID", help="tenant that the token is for [default: DEMO_TENANT]")
+@click.option("--patient", metavar="ID", help="patient of patient/ scopes, an id or Patient/ID")
+@click.option("--user", metavar="REFERENCE", help="fhirUser of user/ scopes, such as Practitioner/ID")
+@click.option("--subject", metavar="TEXT", default="developer", show_default=True, help="claim sub")
+@click.option("--client", metavar="TEXT", default="fhir-sched", show_default=True, help="claim client_id")
+@click.option(
+    "--expires-in", metavar="SECONDS", type=click.IntRange(1, 86_400), default=3600, show_default=True, help="life"
+)
+@_options("data_dir", "host", "port", "public_url", "audience", "tenant_claim", "demo_tenant")
+def token(
+    *,
+    scope: str,
+    tenant: str | None,
+    patient: str | None,
+    user: str | None,
+    subject: str,
+    client: str,
+    expires_in: int,
+    **flags: Any,
+) -> None:
+    """Mint a token from the development key in DATA_DIR; only a server with DEV_KEY=on trusts it."""
+    settings = _settings(flags)
+    from fhir_sched.security import development
+    from fhir_sched.security.fetching import FetchError
+
+    try:
+        claims = development.claims(
+            settings, tenant=tenant, scope=scope, patient=patient, user=user, subject=subject, client=client
+        )
+        click.echo(development.mint(settings.data_dir, claims, expires_in))
+    except ValueError as error:
+        _fail(str(error), 2)
+    except FetchError as error:
+        _fail(str(error))
+
+
+@main.command()
 @click.option("--base", metavar="URL", help="FHIR base that the statement is to name [default: a neutral one]")
 def capability(base: str | None) -> None:
     """Print the CapabilityStatement, as GET metadata answers it."""

@@ -20,7 +20,8 @@ from uvicorn.supervisors import Multiprocess
 
 from fhir_sched import __version__, demo
 from fhir_sched.db import doctor, embedded, migrations, privileges
-from fhir_sched.settings import Auth, Settings, load
+from fhir_sched.security import setup
+from fhir_sched.settings import Settings, load
 
 _GRACE_S = 7
 _BACKLOG = 2048
@@ -68,19 +69,16 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings, *, with_demo: bool, say: Callable[[str], None]) -> None:
     """Serve until a signal ends it. Raises StartError, or SystemExit after SIGTERM."""
-    if settings.auth is Auth.SMART:
-        raise StartError(
-            "FHIR_SCHED_AUTH=smart needs token verification, which this version does not have: "
-            "set FHIR_SCHED_AUTH=open to serve without tokens on loopback",
-            code=2,
-        )
+    wrong = setup.problem(settings)
+    if wrong:
+        raise StartError(wrong, code=2)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listener(settings))
         stack.enter_context(_signals_end_the_process())
         url = settings.database_url or stack.enter_context(_own_database(settings, say)).app_url
-        wrong = doctor.check(url)
-        if wrong:
-            raise StartError("\n".join(map(str, wrong)))
+        findings = doctor.check(url)
+        if findings:
+            raise StartError("\n".join(map(str, findings)))
         if with_demo:
             demo.load(url, settings.demo_tenant)
         os.environ.update(settings.model_copy(update={"database_url": url}).environment())

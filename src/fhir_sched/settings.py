@@ -17,6 +17,9 @@ import platformdirs
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from fhir_sched import trust
+from fhir_sched.trust import web_url
+
 PREFIX: Final = "FHIR_SCHED_"
 
 
@@ -59,8 +62,20 @@ class Settings(BaseSettings):
     auth: Auth = Field(Auth.SMART, description="smart: bearer tokens; open: no token, on loopback only")
     issuer: str | None = Field(None, description="URL of the trusted SMART authorization server")
     jwks_url: str | None = Field(None, description="URL of its keys, may be a file: URL [default: discovered]")
-    audience: str | None = Field(None, description="audience that a token must name")
+    issuers: str | None = Field(
+        None, description="further ones for named tenants: URL=TENANT|TENANT,… or JSON; ISSUER keeps the other tenants"
+    )
+    audience: str | None = Field(None, description="audience that a token must name [default: the tenant's FHIR base]")
     tenant_claim: str = Field("tenant_id", min_length=1, description="claim that must equal the tenant in the URL")
+    introspection_url: str | None = Field(
+        None, description="ask the authorization server about each token there (RFC 7662) instead of checking JWTs"
+    )
+    introspection_client_id: str | None = Field(None, description="name by which the server logs in there")
+    introspection_client_secret: str | None = Field(None, description="its password; better by the environment")
+    smart_configuration: Path | None = Field(
+        None, description="JSON file whose members replace those of the issuer's own smart-configuration"
+    )
+    dev_key: bool = Field(False, description="on: trust the tokens of `fhir-sched token`; on loopback only")
     demo_tenant: UUID = Field(
         UUID("5eed0000-0000-4000-8000-000000000001"), description="tenant that the demo data goes to"
     )
@@ -79,22 +94,29 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL that begins with postgresql://")
         return value
 
-    @field_validator("public_url", "issuer")
+    @field_validator("public_url", "issuer", "introspection_url")
     @classmethod
     def _is_web_url(cls, value: str | None) -> str | None:
-        return None if value is None else _web_url(value, ("http", "https"))
+        return None if value is None else web_url(value)
 
     @field_validator("jwks_url")
     @classmethod
     def _is_key_url(cls, value: str | None) -> str | None:
         if value is not None and value.startswith("file:"):
             return value
-        return None if value is None else _web_url(value, ("http", "https", "file"))
+        return None if value is None else web_url(value, ("http", "https", "file"))
 
-    @field_validator("data_dir")
+    @field_validator("issuers")
     @classmethod
-    def _is_absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _names_issuers(cls, value: str | None) -> str | None:
+        if value is not None:
+            trust.parse(value)
+        return value
+
+    @field_validator("data_dir", "smart_configuration")
+    @classmethod
+    def _is_absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("publish_tenants", mode="before")
     @classmethod
@@ -109,6 +131,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}AUTH=open serves everything without a token, so {PREFIX}HOST must be a loopback address, "
                 f"not {self.host!r}: set AUTH=smart or HOST=127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _development_is_for_loopback(self) -> Self:
+        outside = [host for host in (self.host, urlsplit(self.public_url or "").hostname) if host]
+        if self.dev_key and not all(map(is_loopback, outside)):
+            raise ValueError(
+                f"{PREFIX}DEV_KEY=on trusts tokens that anyone who can read DATA_DIR makes, so {PREFIX}HOST and "
+                f"{PREFIX}PUBLIC_URL must be loopback addresses: unset it or serve on HOST=127.0.0.1"
             )
         return self
 
@@ -148,19 +180,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _web_url(value: str, schemes: tuple[str, ...]) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in schemes or not parts.netloc or parts.query or parts.fragment or " " in value:
-        raise ValueError(f"must be an absolute URL ({' or '.join(schemes)}) without query and fragment")
-    return value.rstrip("/")
-
-
 def _sentence(item: dict[str, Any]) -> str:
     """One error of pydantic as a sentence; a password in a URL is not repeated."""
     message = str(item["msg"]).removeprefix("Value error, ")
     if not item["loc"]:
         return message
     name = str(item["loc"][0]).upper()
-    if name.endswith("_URL"):
+    if name.endswith(("_URL", "_SECRET")):
         return f"{PREFIX}{name}: {message}"
     return f"{PREFIX}{name}: {message}, not {item['input']!r}"

@@ -19,7 +19,7 @@ from fhir_sched.http.messages import Request, Response
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
-from fhir_sched.settings import SearchHandling, Settings
+from fhir_sched.settings import Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,7 +32,8 @@ MAX_URL = 16 * 1024
 _HOST = re.compile(rb"(?:[A-Za-z0-9.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9\-._~]{1,128}")
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9\-, ]{1,1000}")
-_EXPOSED = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After"
+_EXPOSED = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After, WWW-Authenticate"
+_ALWAYS_JSON = "/.well-known/smart-configuration"
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
@@ -49,7 +50,7 @@ class App:
     def __init__(self, settings: Settings, lanes: Lanes) -> None:
         self.settings = settings
         self.lanes = lanes
-        self.routes = Routes(lanes, strict=settings.search_handling is SearchHandling.STRICT)
+        self.routes = Routes(settings, lanes)
         self.pages = pages(settings, lanes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +67,7 @@ class App:
                 await self.lanes.open()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                await self.routes.close()
                 await self.lanes.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -81,16 +83,19 @@ class App:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Response(204)
             page = self.pages.get(scope["path"])
-            if scope["path"].startswith("/fhir/"):
+            if scope["path"].startswith("/fhir/") and not scope["path"].endswith(_ALWAYS_JSON):
                 answer_format = negotiate.response_format(headers, scope["query_string"])
             segments = [] if page else _segments(scope["raw_path"], scope["query_string"])
-            body = await _body(headers, receive) if scope["method"] not in ("GET", "HEAD") else b""
             request = Request(
-                scope["method"], segments, headers, scope["query_string"], body, self._root(scope, headers)
+                scope["method"], segments, headers, scope["query_string"], b"", self._root(scope, headers)
             )
+            # Whoever may not come in is told so before the body is read.
+            caller = None if page else await self.routes.admit(request)
+            if scope["method"] not in ("GET", "HEAD"):
+                request.body = await _body(headers, receive)
             if segments[-1:] == ["_search"] and negotiate.is_form(headers):
-                answer_format = negotiate.response_format(headers, b"%b&%b" % (scope["query_string"], body))
-            return answer_format.applied(await (page or self.routes.handle)(request))
+                answer_format = negotiate.response_format(headers, b"%b&%b" % (scope["query_string"], request.body))
+            return answer_format.applied(await (page(request) if page else self.routes.handle(request, caller)))
         except FhirError as error:
             return answer_format.applied(_refusal(error))
         except Exception:
@@ -155,8 +160,6 @@ def _too_long() -> FhirError:
 def _refusal(error: FhirError) -> Response:
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in error.headers]
     issues = error.issues
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
     if len(issues) > 50:
         issues = (*issues[:50], Issue(issues[0].kind, f"and {len(issues) - 50} more", severity="information"))
     return Response(error.status, document.dumps(operation_outcome(issues)), headers)

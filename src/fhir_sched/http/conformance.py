@@ -1,4 +1,4 @@
-"""metadata, smart-configuration, and the definitions of our own (StructureDefinition …): read and search. R4 3.1.0.14 (capabilities), 5.4.
+"""metadata, smart-configuration, and the definitions of our own (StructureDefinition …). R4 3.1.0.14, 5.4.
 
 Made from the declarations and what the authorization server says, without the database.
 """

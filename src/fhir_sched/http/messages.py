@@ -26,6 +26,11 @@ class Request:
         return self.headers.get(name, b"").decode("latin-1")
 
     @property
+    def authorization(self) -> bytes:
+        """The credentials, as sent."""
+        return self.headers.get(b"authorization", b"")
+
+    @property
     def parameters(self) -> list[tuple[str, str]]:
         """The query's parameters, decoded, in order."""
         return decode_form(self.query_string)

@@ -5,6 +5,8 @@ What is asked for is decided by `interactions.dispatch`; only what HTTP alone kn
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.work import Alone
@@ -19,20 +21,42 @@ from fhir_sched.interactions.idempotent import checked_key, fingerprint, once
 from fhir_sched.interactions.transaction import transaction
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.reference import is_uuid
-from fhir_sched.security.caller import OPEN
+from fhir_sched.security.caller import Caller
+from fhir_sched.security.smart import SmartConfiguration
+from fhir_sched.security.tokens import Authenticator
+from fhir_sched.settings import SearchHandling, Settings, is_loopback
 
 
 class Routes:
     """The FHIR API of one server: `handle` answers every request below `/fhir/`."""
 
-    def __init__(self, lanes: Lanes, *, strict: bool) -> None:
-        self.lanes, self.strict = lanes, strict
+    def __init__(self, settings: Settings, lanes: Lanes) -> None:
+        self.lanes, self.strict = lanes, settings.search_handling is SearchHandling.STRICT
+        self.authenticator = Authenticator(settings)
+        self.smart = SmartConfiguration(settings, self.authenticator.issuers, self.authenticator.fetcher)
+        self._told = settings.public_url is not None
 
-    async def handle(self, request: Request) -> Response:
-        """The answer, or FhirError."""
+    async def admit(self, request: Request) -> Caller | None:
+        """Who asks, found out before the body is read; None for the few paths that need no token. Raises 401, 403."""
         tenant = _tenant(request.segments[0])
-        context = Context(tenant, f"{request.root}/fhir/{tenant}", Alone(self.lanes, tenant), OPEN)
-        return await self._respond(context, request, request.segments[1:])
+        if request.segments[1:] in conformance.PUBLIC:
+            return None
+        base = f"{request.root}/fhir/{tenant}"
+        # Without PUBLIC_URL the base is what the client says, and a token for another server would name that one.
+        trusted = self._told or is_loopback(urlsplit(request.root).hostname or "")
+        return await self.authenticator.authenticate(request.authorization, tenant, base if trusted else "")
+
+    async def handle(self, request: Request, caller: Caller | None) -> Response:
+        """The answer to whom `admit` has let in, or FhirError."""
+        tenant, path = _tenant(request.segments[0]), request.segments[1:]
+        base = f"{request.root}/fhir/{tenant}"
+        if caller is None:
+            return await conformance.public(base, tenant, request, path, self.smart)
+        return await self._respond(Context(tenant, base, Alone(self.lanes, tenant), caller), request, path)
+
+    async def close(self) -> None:
+        """Let go of the connections to authorization servers."""
+        await self.authenticator.close()
 
     async def _respond(self, context: Context, request: Request, path: list[str]) -> Response:
         found = conformance.respond(context.base, request, path, strict=self._strict(request))
