@@ -15,6 +15,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 _REFUSALS: Final = {
     304: "Not modified: the client has the current version",
     400: "Not valid FHIR R4, or parameters that are not understood",
+    401: "A token is needed, or this one is not valid",
     403: "The token does not reach so far",
     404: "There is nothing at this URL, or it is no tenant's",
     405: "The method, or an update of an id that never existed, is not possible here",
@@ -31,7 +32,7 @@ _REFUSALS: Final = {
 }
 
 _OUTCOME: Final = {"$ref": "#/components/schemas/OperationOutcome"}
-_ALWAYS: Final = (400, 404, 406, 414, 500, 503)
+_ALWAYS: Final = (400, 401, 403, 404, 406, 414, 500, 503)
 READING: Final = (*_ALWAYS, 405)
 WRITING: Final = (*_ALWAYS, 405, 409, 412, 413, 415, 422)
 

@@ -29,7 +29,7 @@ def of_system() -> Iterator[Placed]:
         yield from _searches(BASE, "search-system", "Search several types", [], parameters.system())
     if "transaction" in SYSTEM_METHODS:
         done = {"200": answers.bundle("What each entry was answered, in their order")}
-        refused = answers.refusals((*answers.WRITING, 403))
+        refused = answers.refusals(answers.WRITING)
         given = [shared("handling"), shared("idempotency-key")]
         made = operation("transaction", "Batch or transaction", "System", {**done, **refused}, given)
         body = answers.body({"$ref": "#/components/schemas/Bundle"}, examples.bundles())

@@ -189,7 +189,6 @@ SHARED: Final[dict[str, Parameter]] = {
         "description": "The same key with the same request gets the first answer again for 24 hours",
         "schema": {
             "type": "string",
-            "pattern": "^[!#-~]{1,255}$",
             "examples": ["6f1f4b0e-6a3c-4b9b-8f5e-0d7c3b1a2e4f"],
         },
     },
@@ -209,7 +208,7 @@ SHARED: Final[dict[str, Parameter]] = {
         "name": "If-None-Match",
         "in": "header",
         "description": "The version that the client has; 304 while it is current",
-        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")?$', "examples": ['W/"1"']},
+        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}"|[0-9]+)?$', "examples": ['W/"1"']},
     },
 }
 """Parameters that several paths have, by the name of the component."""
