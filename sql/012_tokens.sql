@@ -11,8 +11,8 @@ create table search_tokens (
     id uuid not null,
     kind "char" not null
 );
-create index ix_search_tokens_value on search_tokens (tenant_id, parameter, value, system, id) include (kind);
-create index ix_search_tokens_system on search_tokens (tenant_id, parameter, system, value, id) include (kind);
+create index ix_search_tokens_value on search_tokens (tenant_id, kind, parameter, value, system, id);
+create index ix_search_tokens_system on search_tokens (tenant_id, kind, parameter, system, value, id);
 create index ix_search_tokens_id on search_tokens (tenant_id, id);
 
 alter table search_tokens enable row level security;

@@ -35,3 +35,10 @@ create index ix_waitlist_search_status on waitlist_entries (tenant_id, fhir_stat
 create index ix_waitlist_search_patient on waitlist_entries (tenant_id, patient_id, sort_at, id);
 create index ix_waitlist_search_type on waitlist_entries (tenant_id, appointment_type, sort_at, id);
 create index ix_waitlist_search_updated on waitlist_entries (tenant_id, updated_at, id);
+
+-- How many rows keep an element beside its column: without it a row that keeps none passes for rare, and a search of
+-- them for one that is best sorted whole.
+create statistics fhir_sched_kept_participants on (fhir -> 'participant') from appointments;
+create statistics fhir_sched_kept_types on (fhir -> 'appointmentType') from appointments;
+create statistics fhir_sched_kept_slot_types on (fhir -> 'appointmentType') from slots;
+create statistics fhir_sched_kept_actors on (fhir -> 'actor') from schedules;

@@ -1,14 +1,15 @@
 """Dates of a search -> SQL. R4 3.1.1.4.7, read in the zone of the schedule where the date has no offset.
 
-A local date is narrowed by an indexed range that is wide enough for every zone, then decided exactly on the local
-time of each row, so that the days on which a clock jumps come out right. Knows nothing of other parameters.
+A local date is narrowed by an indexed range that is wide enough for the zones of the tenant's schedules, then decided
+exactly on the local time of each row, so that the days on which a clock jumps come out right. Knows nothing of other
+parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from fhir_sched.definition import InstantColumn, PeriodColumns
 from fhir_sched.search.query import DateValue
@@ -24,15 +25,12 @@ class Zone:
     pinned: bool = False
 
 
-_BELOW, _ABOVE = timedelta(hours=16), timedelta(hours=16)
-
-
 def predicate(value: DateValue, binding: InstantColumn | PeriodColumns, alias: str, zone: Zone, add: Add) -> str:
     """The SQL of one date value on one column or period."""
     if isinstance(binding, PeriodColumns):
         return _period(value, binding, alias, zone, add)
     column = f"{alias}.{binding.column}"
-    present = f" and {column} <> 'infinity'" if binding.nullable else ""
+    present = f" and {column} < 'infinity'" if binding.nullable else ""
     if value.local and binding.zone:
         return _local(value, column, present, zone, add)
     # Each end is bound only where the prefix needs it: a statement must use every argument it is given.
@@ -80,27 +78,20 @@ def _local(value: DateValue, column: str, present: str, zone: Zone, add: Add) ->
 
 def _from(moment: datetime, column: str, local: str, zone: Zone, add: Add) -> str:
     exact = add(_text(moment))
-    if zone.pinned:
-        start = f"timezone({zone.expression}, {exact}::timestamp) - interval '3 hours'"
-    else:
-        start = f"{add(_text(_moved(moment, -_BELOW)) + '+00')}::timestamptz"
-    return f"{column} >= {start} and {local} >= {exact}::timestamp"
+    return f"{column} >= {_edge(zone, exact, 'least', 'min', '-')} and {local} >= {exact}::timestamp"
 
 
 def _until(moment: datetime, column: str, local: str, zone: Zone, add: Add) -> str:
     exact = add(_text(moment))
+    return f"{column} < {_edge(zone, exact, 'greatest', 'max', '+')} and {local} < {exact}::timestamp"
+
+
+def _edge(zone: Zone, exact: str, outer: str, inner: str, sign: str) -> str:
+    """The first or last instant that may have this local time; no clock jumps by as much as three hours."""
     if zone.pinned:
-        end = f"timezone({zone.expression}, {exact}::timestamp) + interval '3 hours'"
-    else:
-        end = f"{add(_text(_moved(moment, _ABOVE)) + '+00')}::timestamptz"
-    return f"{column} < {end} and {local} < {exact}::timestamp"
-
-
-def _moved(moment: datetime, by: timedelta) -> datetime:
-    try:
-        return moment + by
-    except OverflowError:
-        return moment
+        return f"timezone({zone.expression}, {exact}::timestamp) {sign} interval '3 hours'"
+    zones = f"{inner}(timezone(zone, {exact}::timestamp)), timezone('UTC', {exact}::timestamp)"
+    return f"(select {outer}({zones}) {sign} interval '3 hours' from schedules where tenant_id = $1::uuid)"
 
 
 def _period(value: DateValue, binding: PeriodColumns, alias: str, zone: Zone, add: Add) -> str:
