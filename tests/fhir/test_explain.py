@@ -251,10 +251,15 @@ class Planner:
         found = Parser(RESOURCES, BASE, TENANT).query(RESOURCES[type_], pairs, strict=True)
         fragment = sql.search(found, TENANT).fragment
         assert fragment is not None, url
-        values = [None if arg is None else arg.decode() for arg in fragment.args]
+        values = ["null" if arg is None else f"'{arg.decode().replace(chr(39), chr(39) * 2)}'" for arg in fragment.args]
         self.connection.execute(f"set plan_cache_mode = {mode}".encode())
-        text = f"explain (analyze, format json) {fragment.text}"
-        row = self.connection.execute(text.encode(), values).fetchone()
+        self.connection.execute(f"prepare searched as {fragment.text}".encode())
+        try:
+            row = self.connection.execute(
+                f"explain (analyze, format json) execute searched ({', '.join(values)})".encode()
+            ).fetchone()
+        finally:
+            self.connection.execute("deallocate searched")
         assert row is not None
         plan: dict[str, Any] = row[0][0]["Plan"]
         return fragment.text, plan
@@ -300,9 +305,10 @@ def test_the_data_are_large(planner: Planner) -> None:
     assert tokens > 10_000
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("url", [*ADVERTISED, *TOGETHER])
-def test_a_search_runs_on_an_index(planner: Planner, url: str) -> None:
-    text, plan = planner.plan(url, "force_custom_plan")
+def test_a_search_runs_on_an_index(planner: Planner, url: str, mode: str) -> None:
+    text, plan = planner.plan(url, mode)
     assert _faults(plan) == [], f"{url}\n{text}"
 
 
