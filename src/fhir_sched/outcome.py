@@ -31,6 +31,7 @@ class Kind(Enum):
     NO_SUCH_ROUTE = (404, "not-supported")
     METHOD = (405, "not-supported")
     NOT_ACCEPTABLE = (406, "not-supported")
+    SLOW = (408, "timeout")
     CONFLICT = (409, "conflict")
     GONE = (410, "deleted")
     PRECONDITION = (412, "conflict")

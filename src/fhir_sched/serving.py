@@ -6,25 +6,32 @@ SIGHUP the requests that were read are answered, then the database ends, within 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import multiprocessing
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from fhir_sched import __version__, demo
-from fhir_sched.db import doctor, embedded, migrations, privileges
+from fhir_sched import __version__, demo, logs
+from fhir_sched.db import doctor, embedded, migrations, privileges, supervision
+from fhir_sched.http.admission import Gate
 from fhir_sched.security import setup
 from fhir_sched.settings import Settings, load
 
-_GRACE_S = 7
+_NOT_READY_S = 1.5
+_KEEP_ALIVE_S = 75
+_GRACE_S = 5
 _BACKLOG = 2048
+# the variable of prometheus_client, which must not be imported before it is set
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class StartError(Exception):
@@ -46,12 +53,34 @@ def application() -> object:
         privileges.end_with_parent(parent.pid)
     from fhir_sched.http.app import create_app
 
-    app = create_app(load())
+    settings = load()
+    app = create_app(settings, logs.configure(settings.log_level))
+    _drain_before_the_end(app.gate)
     gc.collect()
     gc.freeze()
     # Requests make few cycles.
     gc.set_threshold(50_000, 50, 50)
     return app
+
+
+def _drain_before_the_end(gate: Gate) -> None:
+    """On SIGTERM say "not ready" first, where anybody asks or waits for an answer, and only then stop listening.
+
+    Balancers send requests until they have seen that; uvicorn, whose handler this puts off, closes the port at once.
+    """
+    end, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        again, gate.draining = gate.draining, True
+        if not callable(end):
+            return
+        if again or not (gate.probed or gate.running):
+            end(number, frame)
+        else:
+            loop.call_soon_threadsafe(loop.call_later, _NOT_READY_S, end, number, frame)
+
+    if callable(end):
+        signal.signal(signal.SIGTERM, drain)
 
 
 class _Server(uvicorn.Server):
@@ -72,6 +101,7 @@ def serve(settings: Settings, *, with_demo: bool, say: Callable[[str], None]) ->
     wrong = setup.problem(settings)
     if wrong:
         raise StartError(wrong, code=2)
+    logs.configure(settings.log_level)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listener(settings))
         stack.enter_context(_signals_end_the_process())
@@ -106,6 +136,7 @@ def _own_database(settings: Settings, say: Callable[[str], None]) -> embedded.Em
     except BaseException:
         database.stop()
         raise
+    supervision.supervise(database)
     return database
 
 
@@ -142,6 +173,8 @@ def _run(settings: Settings, listener: socket.socket, announce: Callable[[], Non
         ws="none",
         lifespan="on",
         access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         log_level="warning",
         server_header=False,
         backlog=_BACKLOG,
@@ -157,7 +190,10 @@ def _run(settings: Settings, listener: socket.socket, announce: Callable[[], Non
         # From here on connections queue, so that the lines work while the processes still start.
         listener.listen(_BACKLOG)
         announce()
-        Multiprocess(config, sockets=[listener]).run()
+        with tempfile.TemporaryDirectory(prefix="fhir-sched-metrics-") as directory:
+            # each process writes its metrics there, so that any of them can show those of all
+            os.environ[MULTIPROCESS_DIR] = directory
+            Multiprocess(config, sockets=[listener]).run()
 
 
 @contextlib.contextmanager

@@ -41,6 +41,15 @@ class SearchHandling(StrEnum):
     STRICT = "strict"
 
 
+class LogLevel(StrEnum):
+    """From which level on a line is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class Settings(BaseSettings):
     """Every setting with its default; the description of a field is the help text of its flag."""
 
@@ -82,6 +91,10 @@ class Settings(BaseSettings):
     search_handling: SearchHandling = Field(
         SearchHandling.LENIENT, description="what an unknown search parameter gets: lenient or strict"
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="origins whose web pages may call, separated by commas [default: any]"
+    )
+    log_level: LogLevel = Field(LogLevel.INFO, description="debug, info (a line for each request), warning or error")
     hold_seconds: int = Field(300, ge=1, le=86_400, description="how long $hold keeps a slot")
     publish_tenants: Annotated[tuple[UUID, ...], NoDecode] = Field(
         (), description="tenants whose slots $bulk-publish shows to everyone, separated by commas"
@@ -118,11 +131,20 @@ class Settings(BaseSettings):
     def _is_absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("publish_tenants", mode="before")
+    @field_validator("publish_tenants", "cors_origins", mode="before")
     @classmethod
     def _is_comma_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
+                raise ValueError("must be origins such as https://portal.example, separated by commas")
         return value
 
     @model_validator(mode="after")

@@ -6,16 +6,18 @@ running servers.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from fhir_sched.db.privileges import Identity, become, own
 
 OWNER: Final = "postgres"
+_LOG_BYTES: Final = 10_000_000
 
 
 class EmbeddedError(Exception):
@@ -92,3 +94,17 @@ def check_version(cluster: Path) -> None:
             f"the data in {cluster} were made by PostgreSQL {made_with}, and this is {shipped.strip()}: "
             "dump them with the old version, or set FHIR_SCHED_DATA_DIR to a new directory"
         )
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """The server's log, for this user's eyes alone, begun anew when it has grown large."""
+    fresh = os.O_TRUNC if path.exists() and path.stat().st_size > _LOG_BYTES else 0
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600), "ab")
+
+
+def last_words(data_dir: Path) -> str:
+    """The last line of the log that tells why the server ended, "" when there is none."""
+    with contextlib.suppress(OSError):
+        lines = (data_dir / "postgres.log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
+        return next((line for line in reversed(lines) if "FATAL" in line or "PANIC" in line), "")
+    return ""

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from fhir_sched.db.cluster import OWNER, EmbeddedError, binaries, check_version, environment, make
+from fhir_sched.db.cluster import OWNER, EmbeddedError, binaries, check_version, environment, last_words, make, open_log
 from fhir_sched.db.privileges import Identity, PrivilegeError, become, identity_for, own
 
 DATABASE: Final = "fhir_sched"
@@ -32,7 +33,6 @@ APP_ROLE: Final = "fhir_sched_app"
 _PORT: Final = 5432
 # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included.
 _SOCKET_PATH_BYTES: Final = 103
-_LOG_BYTES: Final = 10_000_000
 _SERVER_SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -58,7 +58,9 @@ class Embedded:
     socket_dir: Path
     owner_lock: IO[str] | None = None
     process: subprocess.Popen[bytes] | None = None
+    server_settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     _stopped: bool = field(default=False, repr=False)
+    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def url(self, user: str = APP_ROLE, database: str = DATABASE) -> str:
         """libpq URL of a database of the cluster for one of its roles."""
@@ -74,6 +76,10 @@ class Embedded:
         """libpq URL of the role that serves requests."""
         return self.url(APP_ROLE)
 
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
     def __enter__(self) -> Self:
         return self
 
@@ -82,14 +88,26 @@ class Embedded:
 
     def stop(self) -> None:
         """Shut down (fast: sessions are ended, what is committed is written) if this process started the cluster."""
-        if self._stopped:
-            return
-        self._stopped = True
+        with self._changing:
+            if self._stopped:
+                return
+            self._stopped = True
         if self.process is not None:
             _shut_down(psutil.Process(self.process.pid) if self.process.poll() is None else None)
             self.process.wait()
         if self.owner_lock is not None:
             self.owner_lock.close()
+
+    def restart(self) -> bool:
+        """Start the cluster again after it has ended by itself; False when it was stopped. Raises EmbeddedError.
+
+        What it had committed is there: PostgreSQL recovers from its log.
+        """
+        with self._changing:
+            if self._stopped or self.process is None:
+                return False
+            _launch(self, identity_for(self.data_dir / "postgres", binaries() / "postgres"))
+        return True
 
 
 def start(
@@ -131,31 +149,14 @@ def _start(
         running = Embedded(data_dir, socket_dir)
         _wait_ready(running, timeout_s=30)
         return running
-    started = Embedded(data_dir, socket_dir, lock)
+    started = Embedded(data_dir, socket_dir, lock, server_settings=server_settings)
     try:
         if not (cluster / "PG_VERSION").exists():
             make(cluster, identity)
         check_version(cluster)
         own(cluster, identity)
         own(socket_dir, identity)
-        _clear_leftovers(cluster)
-        with _log(data_dir / "postgres.log") as log:
-            started.process = subprocess.Popen(
-                [
-                    binaries() / "postgres",
-                    *("-D", cluster, "-k", socket_dir, "-p", str(_PORT)),
-                    *(part for name, value in server_settings.items() for part in ("-c", f"{name}={value}")),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # A session of its own: Ctrl-C in the terminal is for the server, which ends PostgreSQL last.
-                start_new_session=True,
-                preexec_fn=become(identity, dies_with_parent=True),  # noqa: PLW1509 - no thread of ours runs yet
-                env=environment(),
-                cwd="/",
-            )
-        _wait_ready(started, timeout_s=60)
+        _launch(started, identity)
         _ensure_database(started)
     except BaseException:
         started.stop()
@@ -163,10 +164,27 @@ def _start(
     return started
 
 
-def _log(path: Path) -> IO[bytes]:
-    """The server's log, for this user's eyes alone, begun anew when it has grown large."""
-    fresh = os.O_TRUNC if path.exists() and path.stat().st_size > _LOG_BYTES else 0
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | fresh, 0o600), "ab")
+def _launch(embedded: Embedded, identity: Identity | None) -> None:
+    """Start the process and wait until it takes connections."""
+    cluster = embedded.data_dir / "postgres"
+    _clear_leftovers(cluster)
+    with open_log(embedded.data_dir / "postgres.log") as log:
+        embedded.process = subprocess.Popen(
+            [
+                binaries() / "postgres",
+                *("-D", cluster, "-k", embedded.socket_dir, "-p", str(_PORT)),
+                *(part for name, value in embedded.server_settings.items() for part in ("-c", f"{name}={value}")),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A session of its own: Ctrl-C in the terminal is for the server, which ends PostgreSQL last.
+            start_new_session=True,
+            preexec_fn=become(identity, dies_with_parent=True),  # noqa: PLW1509 - it only makes system calls
+            env=environment(),
+            cwd="/",
+        )
+    _wait_ready(embedded, timeout_s=60)
 
 
 def _socket_dir(data_dir: Path, identity: Identity | None) -> Path:
@@ -252,18 +270,11 @@ def _wait_ready(embedded: Embedded, *, timeout_s: float) -> None:
             ended = embedded.process is not None and embedded.process.poll() is not None
             if ended or time.monotonic() > deadline:
                 raise EmbeddedError(
-                    f"the embedded PostgreSQL did not start: {_last_words(embedded.data_dir) or error}"
+                    f"the embedded PostgreSQL did not start: {last_words(embedded.data_dir) or error}"
                 ) from None
             time.sleep(0.02)
         else:
             return
-
-
-def _last_words(data_dir: Path) -> str:
-    with contextlib.suppress(OSError):
-        lines = (data_dir / "postgres.log").read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-        return next((line for line in reversed(lines) if "FATAL" in line or "PANIC" in line), "")
-    return ""
 
 
 def _ensure_database(embedded: Embedded) -> None:

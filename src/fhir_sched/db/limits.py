@@ -26,7 +26,7 @@ class Limits:
     lock_timeout_s: float = 2.0
     statement_timeout_s: float = 10.0
     idle_in_transaction_s: float = 10.0
-    drain_s: float = 8.0
+    drain_s: float = 1.0
 
     @property
     def silence_s(self) -> float:

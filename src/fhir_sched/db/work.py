@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fhir_sched.db.fragment import Fragment
-    from fhir_sched.db.lanes import Lanes, Transaction
+    from fhir_sched.db.lanes import Lanes
     from fhir_sched.db.rows import Rows
+    from fhir_sched.db.transaction import Transaction
 
 Answer = TypeVar("Answer")
 

@@ -1,13 +1,15 @@
 """The ASGI application: bytes -> Request, Response -> bytes, and the one place where errors become answers.
 
 Everything below `/fhir/` goes to the routes, the few paths beside it to the pages. Limits on sizes are applied before
-anything is read. Knows no resource.
+anything is read, and a request is admitted before anybody asks who sent it. Knows no resource.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
@@ -15,69 +17,92 @@ from urllib.parse import unquote
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.http import negotiate
+from fhir_sched.http.admission import Gate
 from fhir_sched.http.messages import Request, Response
+from fhir_sched.http.metrics import Metrics
+from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
+from fhir_sched.http.sending import Send, Sending
+from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.settings import Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 log = logging.getLogger("fhir_sched.http")
 
 MAX_BODY = 5 * 1024 * 1024
 MAX_URL = 16 * 1024
 _HOST = re.compile(rb"(?:[A-Za-z0-9.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9\-._~]{1,128}")
-_HEADER_NAMES = re.compile(rb"[A-Za-z0-9\-, ]{1,1000}")
-_EXPOSED = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After, WWW-Authenticate"
 _ALWAYS_JSON = "/.well-known/smart-configuration"
-_METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_LARGE = 256 * 1024
+_SAMPLE_S = 1.0
 
 
-def create_app(settings: Settings) -> App:
-    """The application of one server process; its connections open with the ASGI lifespan."""
+def create_app(settings: Settings, sink: Sink | None = None) -> App:
+    """The application of one server process; its connections open with the ASGI lifespan. `sink` takes access lines."""
     if settings.database_url is None:
         raise ValueError("the application needs DATABASE_URL; serve gives that of the embedded PostgreSQL")
-    return App(settings, Lanes(settings.database_url))
+    return App(settings, Lanes(settings.database_url), sink)
 
 
 class App:
-    """ASGI 3. `lanes` are the process's connections, `routes` the FHIR API."""
+    """ASGI 3. `lanes` are the process's connections, `routes` the FHIR API, `gate` decides who may come in."""
 
-    def __init__(self, settings: Settings, lanes: Lanes) -> None:
+    def __init__(self, settings: Settings, lanes: Lanes, sink: Sink | None = None) -> None:
         self.settings = settings
         self.lanes = lanes
         self.routes = Routes(settings, lanes)
-        self.pages = pages(settings, lanes)
+        self.gate = Gate()
+        metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0)
+        self.observer = Observer(metrics, sink)
+        self.sending = Sending(settings.public_url, settings.cors_origins)
+        self.pages = pages(settings, lanes, self.gate, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection event of ASGI."""
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await self._lifespan(scope, receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sampling: asyncio.Task[None] | None = None
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.lanes.open()
+                # for the protocol, which refuses before a request has come so far as to be one
+                scope.get("state", {}).update(gate=self.gate, observer=self.observer)
+                sampling = asyncio.create_task(self._sample())
                 await send({"type": "lifespan.startup.complete"})
             else:
+                if sampling is not None:
+                    sampling.cancel()
                 await self.routes.close()
                 await self.lanes.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        response = await self._respond(scope, headers, receive)
-        await _send(response, scope["method"], headers, send)
+    async def _sample(self) -> None:
+        """Keep the metrics current that other processes show for this one."""
+        while True:
+            self.observer.metrics.sample()
+            await asyncio.sleep(_SAMPLE_S)
 
-    async def _respond(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Response:
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = self.observer.request_id(headers.get(b"x-request-id"))
+        response = await self._respond(scope, headers, receive, request_id)
+        await self.sending(response, scope["method"], headers, send, request_id=request_id, last=self.gate.draining)
+        self.observer.finished(request_id, scope["raw_path"], scope["method"], response.status, started)
+
+    async def _respond(
+        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: bytes
+    ) -> Response:
         answer_format = negotiate.JSON
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
@@ -89,17 +114,24 @@ class App:
             request = Request(
                 scope["method"], segments, headers, scope["query_string"], b"", self._root(scope, headers)
             )
-            # Whoever may not come in is told so before the body is read.
-            caller = None if page else await self.routes.admit(request)
-            if scope["method"] not in ("GET", "HEAD"):
-                request.body = await _body(headers, receive)
+            if page is not None:
+                return answer_format.applied(await page(request))
+            key = tenant_key(scope["raw_path"])
+            if scope["method"] in ("GET", "HEAD"):
+                async with self.gate.place(key):
+                    return answer_format.applied(await self.routes.handle(request, await self.routes.admit(request)))
+            # Whoever may not come in is told so before the body is read, and a slow body holds no place.
+            async with self.gate.place(key):
+                caller = await self.routes.admit(request)
+            request.body = await _body(headers, receive, self.gate)
             if segments[-1:] == ["_search"] and negotiate.is_form(headers):
                 answer_format = negotiate.response_format(headers, b"%b&%b" % (scope["query_string"], request.body))
-            return answer_format.applied(await (page(request) if page else self.routes.handle(request, caller)))
+            async with self.gate.place(key):
+                return answer_format.applied(await self.routes.handle(request, caller))
         except FhirError as error:
             return answer_format.applied(_refusal(error))
         except Exception:
-            log.exception("request failed: %s", scope["method"])
+            log.exception("request failed", extra={"fields": {"request_id": request_id.decode("ascii")}})
             return answer_format.applied(
                 _refusal(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))
             )
@@ -130,8 +162,8 @@ def _segments(raw: bytes, query: bytes) -> list[str]:
         raise FhirError(Kind.VALUE, "the URL must be percent-encoded UTF-8") from None
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """The whole body. Raises 413 as soon as it is known to be too long."""
+async def _body(headers: dict[bytes, bytes], receive: Receive, gate: Gate) -> bytes:
+    """The whole body. Raises 413 as soon as it is known to be too long, 503 while too many large ones are read."""
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > MAX_BODY:
         raise _too_long()
@@ -141,16 +173,22 @@ async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if len(body) > MAX_BODY:
             raise _too_long()
         return body
-    parts, size = [body], len(body)
-    while message.get("more_body"):
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise FhirError(Kind.INVALID, "the body was cut off")
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_BODY:
-            raise _too_long()
-    return b"".join(parts)
+    parts, size, counted = [body], len(body), 0
+    try:
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise FhirError(Kind.INVALID, "the body was cut off")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > MAX_BODY:
+                raise _too_long()
+            if size - counted > _LARGE:
+                gate.take(size - counted)
+                counted = size
+        return b"".join(parts)
+    finally:
+        gate.take(-counted)
 
 
 def _too_long() -> FhirError:
@@ -163,29 +201,3 @@ def _refusal(error: FhirError) -> Response:
     if len(issues) > 50:
         issues = (*issues[:50], Issue(issues[0].kind, f"and {len(issues) - 50} more", severity="information"))
     return Response(error.status, document.dumps(operation_outcome(issues)), headers)
-
-
-async def _send(response: Response, method: str, headers: dict[bytes, bytes], send: Send) -> None:
-    listed = response.headers
-    if response.body or response.status not in (204, 304):
-        listed.append((b"content-type", response.content_type))
-        listed.append((b"content-length", str(len(response.body)).encode()))
-    request_id = headers.get(b"x-request-id")
-    if request_id is not None and _REQUEST_ID.fullmatch(request_id):
-        listed.append((b"x-request-id", request_id))
-    listed.append((b"vary", b"Accept, Prefer"))
-    if b"origin" in headers:
-        listed += _cors(headers)
-    await send({"type": "http.response.start", "status": response.status, "headers": listed})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
-
-
-def _cors(headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """Any origin may call (tokens, no cookies)."""
-    allowed = [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", _EXPOSED)]
-    if b"access-control-request-method" in headers:
-        wanted = headers.get(b"access-control-request-headers", b"")
-        allowed += [(b"access-control-allow-methods", _METHODS), (b"access-control-max-age", b"86400")]
-        if _HEADER_NAMES.fullmatch(wanted):
-            allowed.append((b"access-control-allow-headers", wanted))
-    return allowed

@@ -42,7 +42,7 @@ def page(title: str, body: str) -> Response:
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    headers = [(b"content-security-policy", _POLICY), (b"x-content-type-options", b"nosniff")]
+    headers = [(b"content-security-policy", _POLICY)]
     return Response(200, text.encode(), headers, content_type=b"text/html; charset=utf-8")
 
 

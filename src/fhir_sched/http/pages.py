@@ -1,4 +1,4 @@
-"""The pages beside the FHIR API: /, /healthz, /readyz, /openapi.json, /docs. None is on a fast path.
+"""The pages beside the FHIR API: /, /healthz, /readyz, /metrics, /openapi.json, /docs. None is on a fast path.
 
 They take GET and HEAD; what goes wrong is an OperationOutcome here too. Knows no resource.
 """
@@ -15,21 +15,24 @@ from fhir_sched.db import doctor
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.http import html
+from fhir_sched.http.admission import Gate
 from fhir_sched.http.messages import Request, Response, only_get
+from fhir_sched.http.metrics import Metrics
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.settings import Settings
 
 Page = Callable[[Request], Awaitable[Response]]
 
 _JSON: Final = b"application/json"
+_PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _NOBODY: Final = "00000000-0000-0000-0000-000000000000"
 _FRESH_S: Final = 1.0
 """How long an answer about the database is good: however often /readyz is asked, the database is asked this often."""
 
 
-def pages(settings: Settings, lanes: Lanes) -> dict[str, Page]:
+def pages(settings: Settings, lanes: Lanes, gate: Gate, metrics: Metrics) -> dict[str, Page]:
     """The pages by path."""
-    readiness = _Readiness(lanes)
+    readiness = _Readiness(lanes, gate)
 
     async def healthz(request: Request) -> Response:
         return Response(200, b'{"status":"up"}', content_type=_JSON)
@@ -40,10 +43,20 @@ def pages(settings: Settings, lanes: Lanes) -> dict[str, Page]:
             raise FhirError.of(Issue(Kind.UNAVAILABLE, f"not ready: {reason}") for reason in reasons)
         return Response(200, b'{"status":"ready"}', content_type=_JSON)
 
+    async def exposition(request: Request) -> Response:
+        return Response(200, metrics.exposition(), content_type=_PROMETHEUS)
+
     async def start(request: Request) -> Response:
         return html.page("fhir-sched", html.start(f"{request.root}/fhir/{settings.demo_tenant}"))
 
-    served = {"/": start, "/healthz": healthz, "/readyz": readyz, "/openapi.json": _openapi, "/docs": _docs}
+    served = {
+        "/": start,
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": exposition,
+        "/openapi.json": _openapi,
+        "/docs": _docs,
+    }
     return {path: _reading(page) for path, page in served.items()}
 
 
@@ -79,13 +92,16 @@ def _reference() -> str:
 class _Readiness:
     """Whether requests should be sent here, asked of the database at most once a second."""
 
-    def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+    def __init__(self, lanes: Lanes, gate: Gate) -> None:
+        self._lanes, self._gate = lanes, gate
         self._until = 0.0
         self._reasons: list[str] = []
 
     async def reasons(self) -> list[str]:
         """What speaks against it, as sentences; empty when nothing does."""
+        self._gate.probed = True
+        if self._gate.draining:
+            return ["the server is shutting down"]
         if not self._lanes.ready:
             return ["no connection to the database"]
         if time.monotonic() > self._until:
