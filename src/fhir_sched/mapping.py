@@ -63,7 +63,9 @@ def compiled(resource: Resource, source: Source) -> Template:
     values = ", ".join(value for part in parts for value in part.values)
     guards = " and ".join(dict.fromkeys(guard for part in parts for guard in part.guards))
     columns = ", ".join(name.values())
-    text = f"def template(row):\n    {columns} = row\n    return FORMAT % ({values}) if {guards} else None"
+    # A union's rows and those of a history end in what other sources or the order need.
+    cut = f"if len(row) != {len(name)}: row = row[:{len(name)}]"
+    text = f"def template(row):\n    {cut}\n    {columns} = row\n    return FORMAT % ({values}) if {guards} else None"
     exec(text, constants)  # noqa: S102 - made of our own declarations, once
     template: Template = constants["template"]
     return template
@@ -100,7 +102,7 @@ def _renderer(resource: Resource, source: Source) -> Renderer:
 
 
 def to_json(resource: Resource, source: Source, row: Row) -> bytes:
-    """The resource of a row as JSON; the row has the source's `columns` in PostgreSQL's text format."""
+    """The resource of a row as JSON; the row begins with the source's `columns` in PostgreSQL's text format."""
     renderer = _renderer(resource, source)
     return renderer.template(row) or _out_of_the_ordinary(renderer, row)
 
