@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from fhir_sched import profiles
 from fhir_sched.definition import SYSTEM_METHODS
 from fhir_sched.openapi import answers, examples, parameters
 from fhir_sched.openapi.operations import BASE, Operation, Placed, operation, shared
+
+_OBJECT: Final = {"type": "object"}
 
 
 def of_system() -> Iterator[Placed]:
@@ -17,6 +20,17 @@ def of_system() -> Iterator[Placed]:
         f"{BASE}/metadata",
         "GET",
         operation("metadata", "What the server can do", "System", {"200": about, **answers.refusals(answers.READING)}),
+    )
+    endpoints = answers.media("The authorization server's endpoints and what it can do", "application/json", _OBJECT)
+    yield (
+        f"{BASE}/.well-known/smart-configuration",
+        "GET",
+        operation(
+            "smart-configuration",
+            "Where to get a token (SMART App Launch)",
+            "System",
+            {"200": endpoints, **answers.refusals(answers.READING)},
+        ),
     )
     found = {"200": answers.bundle("A page of versions, newest first"), **answers.refusals(answers.READING)}
     if "history-system" in SYSTEM_METHODS:
@@ -81,7 +95,8 @@ def of_pages() -> Iterator[Placed]:
         ("/", "start", "The start page", "text/html", html, (405, 500)),
         ("/healthz", "healthz", "Whether the process is up", "application/json", status, (405, 500)),
         ("/readyz", "readyz", "Whether requests should be sent here", "application/json", status, (405, 500, 503)),
-        ("/openapi.json", "openapi", "This document", "application/json", {"type": "object"}, (405, 500)),
+        ("/metrics", "metrics", "Figures for Prometheus", "text/plain", {"type": "string"}, (405, 500)),
+        ("/openapi.json", "openapi", "This document", "application/json", _OBJECT, (405, 500)),
         ("/docs", "docs", "This document as a page", "text/html", html, (405, 500)),
     )
     for path, name, summary, kind, schema, refused in pages:
