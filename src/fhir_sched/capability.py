@@ -47,6 +47,11 @@ _INTERACTIONS: Final = {
     "history-system": "Newest first, deletions included; takes _count, _since and _at",
     "search-type": "GET, or POST to _search; pages follow the next link",
 }
+_VALIDATE: Final = {
+    "name": "validate",
+    "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
+    "documentation": "Says everything that is wrong; with a mode the create, update or delete is tried and undone",
+}
 _PREFIXES: Final = "eq ne gt lt ge le sa eb ap"
 
 
@@ -128,6 +133,7 @@ def _resource(resource: Resource) -> dict[str, Any]:
         **({"searchInclude": forward} if forward else {}),
         **({"searchRevInclude": reverse} if reverse else {}),
         "searchParam": [_search_param(resource, param) for param in resource.params],
+        **({"operation": [_VALIDATE]} if "validate" in resource.interactions else {}),
     }
 
 

@@ -234,6 +234,9 @@ METHODS: Mapping[str, str] = {
     "conditional-update": "PUT",
     "conditional-patch": "PATCH",
     "conditional-delete": "DELETE",
+    "validate": "POST",
+    "validate-instance": "POST",
+    "validate-stored": "GET",
 }
 """The interactions that a resource may have and their methods, by R4's code or, where it has none, a name of ours."""
 

@@ -59,7 +59,7 @@ def test_a_broken_constraint_names_the_element(constraint: str, status: int, exp
 
 def test_the_slots_of_our_own_detail_are_named_and_nothing_else_of_it() -> None:
     error = translate(DatabaseError("23P01", constraint="slot_taken", detail=f"{SLOT} of patient Smith"))
-    assert str(error) == f"Another appointment holds Slot/{SLOT}."
+    assert str(error) == f"Slot/{SLOT} is taken: by another appointment, or set busy by hand."
 
 
 @pytest.mark.parametrize(

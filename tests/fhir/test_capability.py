@@ -304,6 +304,18 @@ def _conditional_delete(clinic: Clinic, made: Resource) -> httpx.Response:
     return clinic.http.delete(f"{made['resourceType']}?_id={made['id']}")
 
 
+def _validate(clinic: Clinic, made: Resource) -> httpx.Response:
+    return clinic.http.post(f"{made['resourceType']}/$validate", json=made)
+
+
+def _validate_instance(clinic: Clinic, made: Resource) -> httpx.Response:
+    return clinic.http.post(f"{made['resourceType']}/{made['id']}/$validate", json=made)
+
+
+def _validate_stored(clinic: Clinic, made: Resource) -> httpx.Response:
+    return clinic.http.get(f"{made['resourceType']}/{made['id']}/$validate")
+
+
 DEEDS: dict[str, tuple[Callable[[Clinic, Resource], httpx.Response], int]] = {
     "read": (_read, 200),
     "vread": (_vread, 200),
@@ -320,6 +332,9 @@ DEEDS: dict[str, tuple[Callable[[Clinic, Resource], httpx.Response], int]] = {
     "conditional-update": (_conditional_update, 200),
     "conditional-patch": (_conditional_patch, 200),
     "conditional-delete": (_conditional_delete, 204),
+    "validate": (_validate, 200),
+    "validate-instance": (_validate_instance, 200),
+    "validate-stored": (_validate_stored, 200),
 }
 SPOKEN = {"conditionalCreate": True, "conditionalRead": "full-support", "conditionalUpdate": True}
 
@@ -328,8 +343,9 @@ def test_every_interaction_there_is_is_advertised_and_driven() -> None:
     assert set(DEEDS) == set(METHODS)
     for kind in RESOURCES:
         advertised = {each["code"] for each in ADVERTISED[kind]["interaction"]}
-        without_code = {"search-form", *(code for code in METHODS if code.startswith("conditional-"))}
+        without_code = {"search-form", *(code for code in METHODS if code.startswith(("conditional-", "validate")))}
         assert advertised == set(METHODS) - without_code
+        assert [each["name"] for each in ADVERTISED[kind]["operation"]] == ["validate"]
         assert ADVERTISED[kind] | SPOKEN | {"conditionalDelete": "single", "readHistory": True} == ADVERTISED[kind]
 
 

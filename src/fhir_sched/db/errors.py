@@ -94,7 +94,9 @@ class Refusal:
     retry_after_s: int | None = None
 
 
-_SLOT_TAKEN = Refusal(Kind.CONFLICT, "Another appointment holds {slots}.", "Appointment.slot")
+_SLOT_TAKEN = Refusal(
+    Kind.CONFLICT, "{slots} is taken: by another appointment, or set busy by hand.", "Appointment.slot"
+)
 _SLOT_OVERLAP = Refusal(Kind.CONFLICT, "Another slot of this schedule, free or busy, overlaps this time.", "Slot.start")
 _SLOT_MISSING = Refusal(Kind.BUSINESS_RULE, "The appointment names a slot that does not exist.", "Appointment.slot")
 _SCHEDULE_MISSING = Refusal(Kind.BUSINESS_RULE, "The slot names a schedule that does not exist.", "Slot.schedule")

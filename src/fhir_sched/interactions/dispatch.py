@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 from fhir_sched.definition import METHODS, SYSTEM_METHODS, Resource
+from fhir_sched.interactions import validation
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
 from fhir_sched.interactions.context import Answer, Context
@@ -78,19 +80,9 @@ def _allowed(
 
 def _actions(context: Context, call: Call) -> Actions:
     """The actions that a path may take, by the name of the interaction."""
+    if call.path and call.path[0] in RESOURCES:
+        return _of_hosted(context, call, RESOURCES[call.path[0]], call.path[1:])
     match call.path:
-        case [name] if name in RESOURCES:
-            return _of_type(context, call, RESOURCES[name])
-        case [name, "_search"] if name in RESOURCES:
-            return {"search-form": lambda: _search(context, call, RESOURCES[name])}
-        case [name, "_history"] if name in RESOURCES:
-            return {"history-type": lambda: history(context, [RESOURCES[name]], call.pairs)}
-        case [name, fhir_id] if name in RESOURCES:
-            return _of_instance(context, call, RESOURCES[name], fhir_id)
-        case [name, fhir_id, "_history"] if name in RESOURCES:
-            return {"history-instance": lambda: history(context, [RESOURCES[name]], call.pairs, fhir_id)}
-        case [name, fhir_id, "_history", version] if name in RESOURCES:
-            return {"vread": lambda: vread(context, RESOURCES[name], fhir_id, version)}
         case [kind, fhir_id, name] if kind in COMPARTMENTS:
             return {"search-compartment": lambda: _compartment(context, call, kind, fhir_id, name)}
         case [kind, fhir_id, name, "_search"] if kind in COMPARTMENTS:
@@ -101,6 +93,30 @@ def _actions(context: Context, call: Call) -> Actions:
             return {"search-system-form": lambda: _system_search(context, call)}
         case ["_history"]:
             return {"history-system": lambda: history(context, list(RESOURCES.values()), call.pairs)}
+    raise no_route(call.path)
+
+
+def _of_hosted(context: Context, call: Call, resource: Resource, rest: list[str]) -> Actions:
+    match rest:
+        case []:
+            return _of_type(context, call, resource)
+        case ["_search"]:
+            return {"search-form": lambda: _search(context, call, resource)}
+        case ["_history"]:
+            return {"history-type": lambda: history(context, [resource], call.pairs)}
+        case [validation.OPERATION]:
+            return {"validate": lambda: _validate(context, call, resource, call.body())}
+        case [fhir_id]:
+            return _of_instance(context, call, resource, fhir_id)
+        case [fhir_id, "_history"]:
+            return {"history-instance": lambda: history(context, [resource], call.pairs, fhir_id)}
+        case [fhir_id, "_history", version]:
+            return {"vread": lambda: vread(context, resource, fhir_id, version)}
+        case [fhir_id, validation.OPERATION]:
+            return {
+                "validate-instance": lambda: _validate(context, call, resource, _validated(call), fhir_id),
+                "validate-stored": lambda: _validate(context, call, resource, {}, fhir_id),
+            }
     raise no_route(call.path)
 
 
@@ -132,6 +148,17 @@ async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) 
 
 async def _nested() -> Answer:
     raise FhirError(Kind.INVALID, "a batch or transaction can't be an entry of another one")
+
+
+async def _validate(
+    context: Context, call: Call, resource: Resource, body: dict[str, Any], fhir_id: str | None = None
+) -> Answer:
+    return await validation.validate(context, resource, validation.asked(body, call.pairs), fhir_id)
+
+
+def _validated(call: Call) -> dict[str, Any]:
+    """The body of a $validate; for a delete there need not be one."""
+    return {} if ("mode", "delete") in call.pairs else call.body()
 
 
 async def _system_search(context: Context, call: Call) -> Answer:

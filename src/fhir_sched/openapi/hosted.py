@@ -25,6 +25,9 @@ _PATHS: Final = {
     "conditional-update": "",
     "conditional-patch": "",
     "conditional-delete": "",
+    "validate": "/$validate",
+    "validate-instance": "/{id}/$validate",
+    "validate-stored": "/{id}/$validate",
 }
 """Where below the type an interaction is; those without a path of their own are headers of another one."""
 
@@ -135,6 +138,16 @@ def _conditional_delete(resource: Resource) -> Operation:
     return _of(resource, "conditional-delete", "Delete the one that matches", gone, answers.WRITING, given)
 
 
+def _validate(code: str, summary: str) -> Callable[[Resource], Operation]:
+    def made(resource: Resource) -> Operation:
+        found = answers.body({"$ref": "#/components/schemas/OperationOutcome"}, {})["content"]
+        said = {"200": {"description": "What is wrong with it, or that nothing is", "content": found}}
+        done = _of(resource, code, summary, said, (*answers.WRITING, 410), parameters.validation())
+        return done if code == "validate-stored" else {**done, "requestBody": _body(resource)}
+
+    return made
+
+
 def _search(resource: Resource) -> Operation:
     given = [*parameters.search(resource), shared("handling")]
     return _of(resource, "search-type", "Search", {"200": answers.bundle("A page of matches")}, answers.READING, given)
@@ -184,4 +197,7 @@ _OPERATIONS: Final[dict[str, Callable[[Resource], Operation]]] = {
     "conditional-update": _conditional_update,
     "conditional-patch": _conditional_patch,
     "conditional-delete": _conditional_delete,
+    "validate": _validate("validate", "Say what a create, update or delete would be told"),
+    "validate-instance": _validate("validate-instance", "Say what an update would be told"),
+    "validate-stored": _validate("validate-stored", "Say what is wrong with the stored one"),
 }

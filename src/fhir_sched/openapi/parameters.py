@@ -95,6 +95,15 @@ def history() -> list[Parameter]:
     ]
 
 
+def validation() -> list[Parameter]:
+    """The parameters of $validate."""
+    modes = {"type": "string", "enum": ["create", "update", "delete", "profile"]}
+    return [
+        _query("mode", modes, "The interaction to try and undo"),
+        _query("profile", {"type": "string"}, "A profile; only R4's own are known"),
+    ]
+
+
 def of_definitions(params: tuple[Param, ...]) -> list[Parameter]:
     """The parameters of a search among the definitions of our own; each finds the exact value."""
     return [_query(param.name, {"type": "string"}, param.doc) for param in params]

@@ -73,7 +73,7 @@ def _include(resources: Resources, resource: Resource, name: str, text: str, dra
     kind, _, modifier = name.partition(":")
     if modifier not in ("", "iterate", "recurse"):
         raise FhirError(Kind.NOT_SUPPORTED, f"{kind} has no modifier {modifier!r}; it takes iterate")
-    found = list(_included(resources, kind, text, iterate=bool(modifier)))
+    found = list(_included(resources, resource, kind, text, iterate=bool(modifier)))
     if not found:
         raise UnknownParameterError(f"{name}={text} includes nothing that is served here; it was not used")
     draft.includes.extend(found)
@@ -81,7 +81,11 @@ def _include(resources: Resources, resource: Resource, name: str, text: str, dra
         raise FhirError(Kind.VALUE, f"a search takes at most {MAX_INCLUDES} includes")
 
 
-def _included(resources: Resources, kind: str, text: str, *, iterate: bool) -> Iterable[Include]:
+def _included(resources: Resources, resource: Resource, kind: str, text: str, *, iterate: bool) -> Iterable[Include]:
+    if text == "*":  # all that there is: of the type searched, or of every type that may refer to it
+        for name in [resource.type] if kind == "_include" else resources:
+            yield from _included(resources, resource, kind, f"{name}:*", iterate=iterate)
+        return
     parts = text.split(":")
     source = resources.get(parts[0])
     if source is None or len(parts) not in (2, 3):

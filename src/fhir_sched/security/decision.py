@@ -20,7 +20,7 @@ LETTERS = {
     "search-type": "s", "search-form": "s", "search-system": "s", "search-system-form": "s",
     "search-compartment": "s", "search-compartment-form": "s", "history-type": "s", "history-system": "s",
     "create": "c", "conditional-create": "cs", "update": "u", "conditional-update": "us", "patch": "u",
-    "conditional-patch": "us", "delete": "d", "conditional-delete": "ds", "validate": "cu", "validate-instance": "r",
+    "conditional-patch": "us", "delete": "d", "conditional-delete": "ds", "validate": "c", "validate-instance": "r", "validate-stored": "r",
 }  # fmt: skip
 """What each interaction needs, in letters of `cruds`; all of them."""
 
