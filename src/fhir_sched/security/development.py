@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from fhir_sched import document
@@ -94,7 +95,7 @@ def _key(data_dir: Path) -> ECKey:
         return ECKey.import_key(document.parse(path.read_bytes()))
     except OSError as error:
         raise FetchError(f"{path}: {error.strerror}") from None
-    except (FhirError, ValueError):
+    except (FhirError, JoseError, ValueError):
         raise FetchError(f"{path} holds no key: remove it and another one is made") from None
 
 

@@ -70,17 +70,10 @@ class IssuerKeys:
         found = _fitting(await self._kept.current(), kid, algorithm)
         return found or _fitting(await self._kept.renewed(), kid, algorithm)
 
-    async def usable(self) -> bool:
-        """Whether there is any key; `failure` says why not."""
-        try:
-            return bool(await self._kept.current())
-        except FetchError:
-            return False
-
-    @property
-    def failure(self) -> str:
-        """Why the keys could not be fetched last, or that none of them can be used."""
-        return self._kept.failure or "it holds no key that can be used"
+    async def check(self) -> None:
+        """Fetch the keys now. Raises FetchError where there are none that can be used."""
+        if not await self._load():
+            raise FetchError("it holds no key that can be used")
 
     def renew_when_old(self) -> None:
         """Start to fetch keys that are not fresh, without waiting."""

@@ -43,7 +43,7 @@ class Kept(Generic[T]):
 
     async def current(self) -> T:
         """The value, at once where there is one. Raises FetchError while there has never been one."""
-        if self.value is None and self._due(min(FIRST_PAUSE_S, self._pause_s)):
+        if self.value is None and (self._task is not None or self._due(min(FIRST_PAUSE_S, self._pause_s))):
             await self._renew()
         if self.value is None:
             raise FetchError(self.failure)

@@ -40,6 +40,9 @@ async def _unreadable(settings: Settings) -> str:
         except FetchError as error:
             return f"{PREFIX}SMART_CONFIGURATION: {settings.smart_configuration}: {error}"
     for issuer in Issuers(settings, fetcher).by_url.values():
-        if issuer.keys.local and not await issuer.keys.usable():
-            return f"the keys of {issuer.url} can't be read: {issuer.keys.failure}"
+        try:
+            if issuer.keys.local:
+                await issuer.keys.check()
+        except FetchError as error:
+            return f"the keys of {issuer.url} can't be read: {error}"
     return ""
