@@ -108,9 +108,13 @@ def slot(of: Resource, start: str, minutes: int = 15, **elements: Any) -> Resour
     """A Slot as a client writes it."""
     end = later(start, minutes)
     return {
-        "resourceType": "Slot", "schedule": {"reference": name(of)}, "status": "free", "start": start, "end": end,
+        "resourceType": "Slot",
+        "schedule": {"reference": name(of)},
+        "status": "free",
+        "start": start,
+        "end": end,
         **elements,
-    }  # fmt: skip
+    }
 
 
 def appointment(*slots: Resource, patient: str = PATIENT, doctor: str = "", **elements: Any) -> Resource:

@@ -503,7 +503,8 @@ def test_a_program_that_only_cancels_or_only_inserts_frees_and_takes(clinic: Cli
     clinic.sql("update appointments set status = 'cancelled' where id = %s", row_id(made))
     assert _status(clinic, slot) == "free"
     clinic.sql(
-        "insert into appointments (tenant_id, patient_id, slot_id, created_by) values (%s, gen_random_uuid(), %s, gen_random_uuid())",
+        """insert into appointments (tenant_id, patient_id, slot_id, created_by)
+           values (%s, gen_random_uuid(), %s, gen_random_uuid())""",
         clinic.tenant,
         row_id(slot),
     )

@@ -114,14 +114,14 @@ def test_slots_schedules_exceptions_and_waitlist_entries_have_theirs(clinic: Cli
         (found,) = _events(clinic, seen)
         assert found == event or (change.get("status") == "entered-in-error" and found[0] == "slot.cancelled")
         seen += 1
-    for each, event in [
+    for each, kind in [
         (closed, "schedule_exception.deleted"),
         (slot, "slot.deleted"),
         (waiting, "waitlist.deleted"),
         (of, "schedule.deleted"),
     ]:
         clinic.http.delete(name(each))
-        assert _events(clinic, seen) == [_of(event, each)]
+        assert _events(clinic, seen) == [_of(kind, each)]
         seen += 1
 
 

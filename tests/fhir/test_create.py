@@ -56,7 +56,7 @@ def test_the_source_is_the_servers_to_say(clinic: Clinic, extension: dict[str, A
 
 def test_the_columns_of_other_programs_say_what_the_appointment_says(clinic: Clinic) -> None:
     first = clinic.slot(clinic.schedule(), "2026-06-02T09:00:00Z")
-    made = clinic.booked(
+    clinic.booked(
         first,
         doctor=DOCTOR,
         appointmentType={"coding": [{"code": "FOLLOWUP"}]},
@@ -107,7 +107,8 @@ def test_an_appointment_of_status_waitlist_makes_a_waitlist_entry(clinic: Clinic
     assert made["id"].startswith("wl-")
     assert (made["status"], made["priority"], made["comment"]) == ("waitlist", 2, "Mornings")
     rows = clinic.sql(
-        "select patient_id::text, appointment_type, priority, note, status, criteria->'days' from waitlist_entries where id = %s",
+        """select patient_id::text, appointment_type, priority, note, status, criteria->'days'
+           from waitlist_entries where id = %s""",
         row_id(made),
     )
     assert rows == [(PATIENT.partition("/")[2], "ROUTINE", 2, "Mornings", "waiting", ["mon"])]
@@ -120,20 +121,61 @@ def test_a_waitlist_entry_needs_no_appointment_type(clinic: Clinic) -> None:
 
 
 RULES = [
-    ("a patient", appointment(participant=[{"actor": {"reference": DOCTOR}, "status": "accepted"}]), "Appointment.participant"),
+    (
+        "a patient",
+        appointment(participant=[{"actor": {"reference": DOCTOR}, "status": "accepted"}]),
+        "Appointment.participant",
+    ),
     ("start before end", appointment(start="2026-06-02T10:00:00Z"), "Appointment.start"),
     ("a time that lasts", appointment(start="2026-06-02T09:15:00Z"), "Appointment.start"),
-    ("a slot that exists", appointment(slot=[{"reference": "Slot/slt-00000000-0000-4000-8000-000000000000"}]), "Appointment.slot"),
+    (
+        "a slot that exists",
+        appointment(slot=[{"reference": "Slot/slt-00000000-0000-4000-8000-000000000000"}]),
+        "Appointment.slot",
+    ),
     ("a slot of this server", appointment(slot=[{"reference": "Slot/1"}]), "Appointment.slot[0].reference"),
-    ("a slot of this very server", appointment(slot=[{"reference": "https://elsewhere.example/fhir/Slot/slt-00000000-0000-4000-8000-000000000000"}]), "Appointment.slot[0].reference"),
+    (
+        "a slot of this very server",
+        appointment(
+            slot=[{"reference": "https://elsewhere.example/fhir/Slot/slt-00000000-0000-4000-8000-000000000000"}]
+        ),
+        "Appointment.slot[0].reference",
+    ),
     ("a slot that is named", appointment(slot=[{"display": "the one at nine"}]), "Appointment.slot[0].reference"),
     ("a schedulable actor", schedule(actor=[{"reference": "Patient/1"}]), "Schedule.actor"),
-    ("a known time zone", schedule(extension=[{"url": EXTENSION + "schedule-timezone", "valueCode": "Mars/Olympus"}]), "Schedule.extension"),
-    ("a zone, not an offset", schedule(extension=[{"url": EXTENSION + "schedule-timezone", "valueCode": "+02:00"}]), "Schedule.extension"),
-    ("one time zone", schedule(extension=[{"url": EXTENSION + "schedule-timezone", "valueCode": "UTC"}] * 2), "Schedule.extension"),
-    ("a rule with days", schedule(extension=[{"url": EXTENSION + "schedule-availability", "extension": [{"url": "startTime", "valueTime": "09:00:00"}]}]), "Schedule.extension"),
-    ("criteria that are JSON", appointment(status="waitlist", extension=[{"url": EXTENSION + "waitlist-criteria", "valueString": "mon"}]), "Appointment.extension"),
-]  # fmt: skip
+    (
+        "a known time zone",
+        schedule(extension=[{"url": EXTENSION + "schedule-timezone", "valueCode": "Mars/Olympus"}]),
+        "Schedule.extension",
+    ),
+    (
+        "a zone, not an offset",
+        schedule(extension=[{"url": EXTENSION + "schedule-timezone", "valueCode": "+02:00"}]),
+        "Schedule.extension",
+    ),
+    (
+        "one time zone",
+        schedule(extension=[{"url": EXTENSION + "schedule-timezone", "valueCode": "UTC"}] * 2),
+        "Schedule.extension",
+    ),
+    (
+        "a rule with days",
+        schedule(
+            extension=[
+                {
+                    "url": EXTENSION + "schedule-availability",
+                    "extension": [{"url": "startTime", "valueTime": "09:00:00"}],
+                }
+            ]
+        ),
+        "Schedule.extension",
+    ),
+    (
+        "criteria that are JSON",
+        appointment(status="waitlist", extension=[{"url": EXTENSION + "waitlist-criteria", "valueString": "mon"}]),
+        "Appointment.extension",
+    ),
+]
 
 
 @pytest.mark.parametrize(("rule", "resource", "where"), RULES, ids=[rule for rule, _, _ in RULES])

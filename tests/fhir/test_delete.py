@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
 
-from clinic import EXTENSION, Clinic, appointment, name, refusal, slot
+from clinic import EXTENSION, Clinic, Resource, appointment, name, refusal, slot
 
 
 @pytest.mark.parametrize("kind", ["Schedule", "Slot", "exception", "Appointment", "waitlist"])
 def test_204_then_410_and_no_match(clinic: Clinic, kind: str) -> None:
     of = clinic.schedule()
     extension = [{"url": EXTENSION + "schedule-exception-type", "valueCode": "holiday"}]
-    made = {
-        "Schedule": lambda: clinic.schedule(),
+    kinds: dict[str, Callable[[], Resource]] = {
+        "Schedule": clinic.schedule,
         "Slot": lambda: clinic.slot(of, "2026-06-02T09:00:00Z"),
         "exception": lambda: clinic.slot(of, "2026-06-02T09:00:00Z", status="busy-unavailable", extension=extension),
         "Appointment": lambda: clinic.create(appointment()),
         "waitlist": lambda: clinic.create(appointment(status="waitlist")),
-    }[kind]()
+    }
+    made = kinds[kind]()
     answer = clinic.http.delete(name(made))
     assert (answer.status_code, answer.content) == (204, b"")
     assert answer.headers["etag"] == 'W/"2"'

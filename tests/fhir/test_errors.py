@@ -13,6 +13,7 @@ from clinic import Clinic, appointment, as_resource, name, refusal, schedule, sl
 
 SLOT = slot({"resourceType": "Schedule", "id": "sch-00000000-0000-4000-8000-000000000000"}, "2026-06-02T09:00:00Z")
 DIGITS = "1" * 5000
+PREFIX = {"Schedule": "sch", "Slot": "slt", "Appointment": "apt"}
 
 
 def _text(resource: dict[str, Any], **raw: str) -> bytes:
@@ -64,7 +65,10 @@ BODIES: list[tuple[str, bytes]] = [
     ("1,000 levels of objects", b'{"a":' * 1000 + b"1" + b"}" * 1000),
     ("100,000 open brackets", b"[" * 100_000),
     ("100,000 open objects", b'{"a":' * 100_000),
-    ("1,000 levels of extensions", _text(schedule(), extension='[{"url":"http://x","extension":' * 1000 + "[]" + "}]" * 1000)),
+    (
+        "1,000 levels of extensions",
+        _text(schedule(), extension='[{"url":"http://x","extension":' * 1000 + "[]" + "}]" * 1000),
+    ),
     ("true where a list belongs", _text(schedule(), serviceType="true")),
     ("an object where a list belongs", _text(schedule(), serviceType='{"text":"x"}')),
     ("a list where a text belongs", _text(schedule(), comment='["x"]')),
@@ -89,11 +93,34 @@ BODIES: list[tuple[str, bytes]] = [
     ("an id of 65 letters", _text(schedule(id="a" * 65))),
     ("contained of no type", _text(schedule(contained=[{"id": "x"}]))),
     ("contained of an unknown type", _text(schedule(contained=[{"resourceType": "Nope", "id": "x"}]))),
-    ("a script in the narrative", _text(schedule(text={"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml"><script>1</script></div>'}))),
-    ("an entity bomb", _text(schedule(text={"status": "generated", "div": '<!DOCTYPE d [<!ENTITY a "x">]><div xmlns="http://www.w3.org/1999/xhtml">&a;</div>'}))),
+    (
+        "a script in the narrative",
+        _text(
+            schedule(
+                text={
+                    "status": "generated",
+                    "div": '<div xmlns="http://www.w3.org/1999/xhtml"><script>1</script></div>',
+                }
+            )
+        ),
+    ),
+    (
+        "an entity bomb",
+        _text(
+            schedule(
+                text={
+                    "status": "generated",
+                    "div": '<!DOCTYPE d [<!ENTITY a "x">]><div xmlns="http://www.w3.org/1999/xhtml">&a;</div>',
+                }
+            )
+        ),
+    ),
     ("an extension without url", _text(schedule(extension=[{"valueString": "x"}]))),
-    ("an extension with two values", _text(schedule(extension=[{"url": "http://x", "valueString": "x", "valueCode": "y"}]))),
-]  # fmt: skip
+    (
+        "an extension with two values",
+        _text(schedule(extension=[{"url": "http://x", "valueString": "x", "valueCode": "y"}])),
+    ),
+]
 
 
 @pytest.mark.parametrize(("what", "body"), BODIES, ids=[what for what, _ in BODIES])
@@ -102,11 +129,7 @@ def test_a_body_that_is_no_resource_is_400(shared: Clinic, what: str, body: byte
     kind = next((kind for kind in ("Slot", "Appointment") if f'"{kind}"'.encode() in body), "Schedule")
     if what == "another type":
         kind = "Schedule"
-    url = (
-        kind
-        if method == "POST"
-        else f"{kind}/{dict(Schedule='sch', Slot='slt', Appointment='apt')[kind]}-00000000-0000-4000-8000-000000000000"
-    )
+    url = kind if method == "POST" else f"{kind}/{PREFIX[kind]}-00000000-0000-4000-8000-000000000000"
     issues = refusal(shared.http.request(method, url, content=body), 400)
     assert len(issues[0]["diagnostics"]) < 1000
     for word in ("Traceback", "psycopg", "select ", "insert "):
@@ -202,7 +225,7 @@ ROUTES = [
     ("GET", "/fhir/{tenant}/" + "a" * 20000, 414),
     ("GET", "/fhir/{tenant}/Slot/../../../etc/passwd", None),
     ("GET", "/fhir/{tenant}/Slot/%2e%2e", None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ROUTES)
@@ -231,11 +254,23 @@ def _raw(clinic: Clinic, method: str, target: str, headers: str = "", body: byte
 
 
 QUERIES = [
-    "_count=-1", "_count=x", "_count=1.5", "_count=%D9%A1", "_count=99999999999999999999", "_total=many", "_summary=some",
-    "_page=x", "_page=", "_page=%FF", "_sort=start&_page=e30", "_include:nonsense=Slot:schedule", "_revinclude:x=Appointment:slot",
-    "&".join(f"status=a{number}" for number in range(101)), "status=" + ",".join(f"a{number}" for number in range(501)),
+    "_count=-1",
+    "_count=x",
+    "_count=1.5",
+    "_count=%D9%A1",
+    "_count=99999999999999999999",
+    "_total=many",
+    "_summary=some",
+    "_page=x",
+    "_page=",
+    "_page=%FF",
+    "_sort=start&_page=e30",
+    "_include:nonsense=Slot:schedule",
+    "_revinclude:x=Appointment:slot",
+    "&".join(f"status=a{number}" for number in range(101)),
+    "status=" + ",".join(f"a{number}" for number in range(501)),
     "&".join(["_include=Slot:schedule"] * 21),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("query", QUERIES)
@@ -249,8 +284,22 @@ def test_a_bad_result_parameter_is_400(shared: Clinic, query: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["' or '1'='1", "'; drop table slots; --", "\\", "%%", "$1", "{}", '{"a"}', "a,b", "NULL", "\u0000", "😀", "\u202e", "a" * 5000],
-)  # fmt: skip
+    [
+        "' or '1'='1",
+        "'; drop table slots; --",
+        "\\",
+        "%%",
+        "$1",
+        "{}",
+        '{"a"}',
+        "a,b",
+        "NULL",
+        "\u0000",
+        "😀",
+        "\u202e",
+        "a" * 5000,
+    ],
+)
 def test_no_value_leaves_its_place_in_a_statement(shared: Clinic, value: str) -> None:
     for parameter in ("status", "service-type", "identifier", "_id", "schedule", "_profile", "start", "schedule.actor"):
         answer = shared.http.get("Slot", params={parameter: value})
@@ -294,7 +343,11 @@ def test_a_host_header_can_not_put_words_into_links(shared: Clinic) -> None:
 
 
 def test_options_says_what_is_allowed(shared: Clinic) -> None:
-    headers = {"Origin": "https://app.example", "Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-type, if-match"}  # fmt: skip
+    headers = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "content-type, if-match",
+    }
     answer = shared.http.options("Slot/1", headers=headers)
     assert answer.status_code in (200, 204)
     assert "PUT" in answer.headers["access-control-allow-methods"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +77,10 @@ def test_an_official_appointment_comes_back(clinic: Clinic, file: str) -> None:
     ("query", "files"),
     [
         ("Appointment?service-category=gp", {"Appointment-example", "Appointment-2docs", "Appointment-examplereq"}),
-        ("Appointment?specialty=http://snomed.info/sct|394814009&status=booked", {"Appointment-example", "Appointment-2docs"}),
+        (
+            "Appointment?specialty=http://snomed.info/sct|394814009&status=booked",
+            {"Appointment-example", "Appointment-2docs"},
+        ),
         ("Appointment?patient=Patient/example&date=2013-12", {"Appointment-example", "Appointment-2docs"}),
         ("Appointment?practitioner=f202", {"Appointment-2docs"}),
         ("Appointment?location=Location/1", {"Appointment-example", "Appointment-examplereq"}),
@@ -100,7 +104,7 @@ def test_an_official_appointment_comes_back(clinic: Clinic, file: str) -> None:
         ("Schedule?service-type=221,75", {"Schedule-exampleloc1", "Schedule-exampleloc2"}),
         ("Schedule?active=true", {"Schedule-example", "Schedule-exampleloc1", "Schedule-exampleloc2"}),
     ],
-)  # fmt: skip
+)
 def test_the_official_examples_are_found(official: dict[str, str], shared: Clinic, query: str, files: set[str]) -> None:
     assert {official[found] for found in shared.found(query)} == files
 
@@ -128,21 +132,19 @@ def _lines(file: str) -> list[Resource]:
     return [json.loads(line) for line in (RITE_AID / file).read_text().splitlines()]
 
 
+Pharmacies = tuple[Clinic, dict[str, str], list[tuple[Resource, Resource]]]
+
+
 @pytest.fixture(scope="module")
-def pharmacies(
-    request: pytest.FixtureRequest, shared: Clinic
-) -> tuple[Clinic, dict[str, str], list[tuple[Resource, Resource]]]:
+def pharmacies(shared: Clinic) -> Iterator[Pharmacies]:
     """A tenant with all schedules and slots; the schedules' names here by those of the file; slots as sent and made."""
     clinic = Clinic(shared.server, shared.database)
-    request.addfinalizer(clinic.close)
     schedules = {f"Schedule/{each['id']}": name(clinic.create(each)) for each in _lines("Schedule-1.ndjson")}
     slots = [_pointed(each, schedules) for each in _lines("Slot-2.ndjson")]
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(clinic.create, slots))
-    return clinic, schedules, list(zip(slots, made, strict=True))
-
-
-Pharmacies = tuple[Clinic, dict[str, str], list[tuple[Resource, Resource]]]
+    yield clinic, schedules, list(zip(slots, made, strict=True))
+    clinic.close()
 
 
 def _all(clinic: Clinic, query: str) -> list[Resource]:

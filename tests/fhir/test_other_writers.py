@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -51,6 +52,14 @@ def matches_itself(clinic: Clinic, shown: Resource) -> bool:
 
 
 PERSON = "00000000-0000-4000-8000-0000000000aa"
+RULE = {"days": ["mon"], "start": "09:00", "end": "17:00", "slotMinutes": 20}
+
+
+def _rules(*rules: Any) -> dict[str, Any]:
+    """The column with these weekly rules."""
+    return {"availability_pattern": json.dumps({"rules": rules})}
+
+
 SCHEDULES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("the least", {}, {"active": True, "actor": [{"reference": f"Practitioner/{PERSON}"}]}),
     ("a location", {"actor_type": "location"}, {"actor": [{"reference": f"Location/{PERSON}"}]}),
@@ -62,17 +71,29 @@ SCHEDULES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("a zone with spaces", {"timezone": " UTC \n"}, {}),
     ("service types", {"service_types": ["57", "http://x|58", "", " ", "two words", "a|", "|b", "x\u00a0y"]}, {}),
     ("no service types", {"service_types": []}, {}),
-    ("a pattern of rules", {"availability_pattern": '{"rules": [{"days": ["mon"], "start": "09:00", "end": "17:00", "slotMinutes": 20, "appointmentType": null, "validFrom": null, "validTo": null}]}'}, {}),
+    ("a pattern of rules", _rules({**RULE, "appointmentType": None, "validFrom": None, "validTo": None}), {}),
     ("a pattern of another kind", {"availability_pattern": '{"mon": ["09:00-17:00"]}'}, {}),
     ("a pattern that is a list", {"availability_pattern": "[1, null]"}, {}),
     ("a pattern that is a text", {"availability_pattern": '"always"'}, {}),
     ("a pattern that is null", {"availability_pattern": "null"}, {}),
     ("rules that are no list", {"availability_pattern": '{"rules": 7}'}, {}),
-    ("rules that are half", {"availability_pattern": '{"rules": [{"days": ["mon"]}, null, 7, {"days": "mon", "start": "9", "end": 17, "slotMinutes": "x"}]}'}, {}),
-    ("rules with odd parts", {"availability_pattern": '{"rules": [{"days": ["mon", "xyz", 7], "start": "09:00", "end": "24:00", "slotMinutes": -5}]}'}, {}),
-    ("a rule without days", {"availability_pattern": '{"rules": [{"days": [], "start": "09:00", "end": "10:00", "slotMinutes": 0}]}'}, {}),
-    ("a rule with odd dates", {"availability_pattern": '{"rules": [{"days": ["mon"], "start": "09:00", "end": "10:00", "slotMinutes": 20, "appointmentType": "two  words ", "validFrom": "soon", "validTo": ""}]}'}, {}),
-]  # fmt: skip
+    (
+        "rules that are half",
+        _rules({"days": ["mon"]}, None, 7, {**RULE, "days": "mon"}, {**RULE, "end": 17}, {**RULE, "slotMinutes": "x"}),
+        {},
+    ),
+    (
+        "rules with odd parts",
+        _rules({**RULE, "days": ["mon", "xyz", 7]}, {**RULE, "end": "24:00"}, {**RULE, "slotMinutes": -5}),
+        {},
+    ),
+    ("a rule without days", _rules({**RULE, "days": []}, {**RULE, "slotMinutes": 0}), {}),
+    (
+        "a rule with odd dates",
+        _rules({**RULE, "appointmentType": "two  words ", "validFrom": "soon", "validTo": ""}),
+        {},
+    ),
+]
 
 
 @pytest.mark.parametrize(("what", "columns", "shown"), SCHEDULES, ids=[what for what, _, _ in SCHEDULES])
@@ -93,7 +114,15 @@ SLOTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("an unknown status", {"status": "Reserviert!"}, {"status": "busy-unavailable"}),
     ("no status", {"status": ""}, {"status": "busy-unavailable"}),
     ("a FHIR status", {"status": "busy-tentative"}, {"status": "busy-unavailable"}),
-    ("a known type", {"appointment_type": "ROUTINE"}, {"appointmentType": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0276", "code": "ROUTINE"}]}}),
+    (
+        "a known type",
+        {"appointment_type": "ROUTINE"},
+        {
+            "appointmentType": {
+                "coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0276", "code": "ROUTINE"}]
+            }
+        },
+    ),
     ("an own type", {"appointment_type": "MRI"}, {"appointmentType": {"coding": [{"code": "MRI"}]}}),
     ("a type in words", {"appointment_type": "A  talk \n"}, {"appointmentType": {"text": "A  talk \n"}}),
     ("an empty type", {"appointment_type": " "}, {}),
@@ -104,7 +133,7 @@ SLOTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("an end before the start", {"end_at": "2020-01-01T00:00Z"}, {"end": "2020-01-01T00:00:00Z"}),
     ("microseconds", {"start_at": "2026-06-02T09:00:00.120034Z"}, {"start": "2026-06-02T09:00:00.120034Z"}),
     ("the first year", {"start_at": "0001-01-01T00:00Z"}, {"start": "0001-01-01T00:00:00Z"}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "columns", "shown"), SLOTS, ids=[what for what, _, _ in SLOTS])
@@ -119,9 +148,22 @@ def test_a_slot_of_another_program_is_valid(
 
 
 APPOINTMENTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("the least", {}, {"status": "booked", "_start": ABSENT, "_end": ABSENT, "participant": [{"actor": {"reference": f"Patient/{PERSON}"}, "status": "accepted"}]}),
+    (
+        "the least",
+        {},
+        {
+            "status": "booked",
+            "_start": ABSENT,
+            "_end": ABSENT,
+            "participant": [{"actor": {"reference": f"Patient/{PERSON}"}, "status": "accepted"}],
+        },
+    ),
     ("a proposal without times", {"status": "proposed"}, {"status": "proposed"}),
-    ("cancelled with a reason", {"status": "cancelled", "cancel_reason": "ill"}, {"cancelationReason": {"text": "ill"}}),
+    (
+        "cancelled with a reason",
+        {"status": "cancelled", "cancel_reason": "ill"},
+        {"cancelationReason": {"text": "ill"}},
+    ),
     ("no-show with a reason", {"status": "noshow", "cancel_reason": "ill"}, {"cancelationReason": {"text": "ill"}}),
     ("booked with a reason for a cancellation", {"cancel_reason": "ill"}, {"status": "booked"}),
     ("an unknown status", {"status": "Storniert"}, {"status": "entered-in-error", "_start": ABSENT}),
@@ -138,13 +180,22 @@ APPOINTMENTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("an odd source", {"source": "HL7  feed\n"}, {}),
     ("an empty source", {"source": ""}, {}),
     ("double booking", {"allow_double_booking": True}, {}),
-    ("a practitioner and a place", {"provider_id": PERSON, "location_id": PERSON}, {"participant": [{"actor": {"reference": f"{kind}/{PERSON}"}, "status": "accepted"} for kind in ("Patient", "Practitioner", "Location")]}),
+    (
+        "a practitioner and a place",
+        {"provider_id": PERSON, "location_id": PERSON},
+        {
+            "participant": [
+                {"actor": {"reference": f"{kind}/{PERSON}"}, "status": "accepted"}
+                for kind in ("Patient", "Practitioner", "Location")
+            ]
+        },
+    ),
     ("made long ago", {"created_at": "-infinity", "updated_at": "infinity"}, {}),
     ("made before Christ", {"created_at": "0044-03-15 BC", "updated_at": "0044-03-15 BC"}, {}),
     ("control characters", {"reason": "a\u0001b\u001fc\u007f"}, {}),
     ("an end before the start", {"start_at": TEN, "end_at": NINE, "provider_id": PERSON}, {"start": TEN, "end": NINE}),
     ("a version of its own", {"version": 17}, {}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "columns", "shown"), APPOINTMENTS, ids=[what for what, _, _ in APPOINTMENTS])
@@ -158,14 +209,21 @@ def test_an_appointment_of_another_program_is_valid(
 
 
 EXCEPTIONS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
-    ("the least", {}, {"status": "busy-unavailable", "extension": [{"url": EXTENSION + "schedule-exception-type", "valueCode": "holiday"}]}),
+    (
+        "the least",
+        {},
+        {
+            "status": "busy-unavailable",
+            "extension": [{"url": EXTENSION + "schedule-exception-type", "valueCode": "holiday"}],
+        },
+    ),
     ("a reason and a type", {"reason": "x", "type": "training"}, {"comment": "x"}),
     ("an empty type", {"type": ""}, {}),
     ("an odd type", {"type": "day  off\n"}, {}),
     ("an empty reason", {"reason": " "}, {}),
     ("for ever", {"end_at": "infinity"}, {"_end": ABSENT}),
     ("an end before the start", {"end_at": "2020-01-01T00:00Z"}, {}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "columns", "shown"), EXCEPTIONS, ids=[what for what, _, _ in EXCEPTIONS])
@@ -187,10 +245,14 @@ WAITLIST: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("an unknown status", {"status": "?"}, {"status": "cancelled"}),
     ("priority and note", {"priority": 3, "note": "x"}, {"priority": 3, "comment": "x"}),
     ("a negative priority", {"priority": -3, "note": ""}, {}),
-    ("criteria", {"criteria": '{"days": ["mon"]}'}, {"extension": [{"url": EXTENSION + "waitlist-criteria", "valueString": '{"days": ["mon"]}'}]}),
+    (
+        "criteria",
+        {"criteria": '{"days": ["mon"]}'},
+        {"extension": [{"url": EXTENSION + "waitlist-criteria", "valueString": '{"days": ["mon"]}'}]},
+    ),
     ("criteria that are no object", {"criteria": "[]"}, {}),
     ("criteria null", {"criteria": "null"}, {}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("what", "columns", "shown"), WAITLIST, ids=[what for what, _, _ in WAITLIST])
@@ -241,7 +303,11 @@ def _rich(clinic: Clinic) -> tuple[Resource, Resource, Resource]:
     ("assignments", "gone", "shown"),
     [
         ("status = 'fulfilled'", "status=checked-in", {"status": "fulfilled"}),
-        ("start_at = '2026-06-02T07:05Z'", "date=2026-06-02T07:00:00Z", {"start": "2026-06-02T07:05:00Z", "end": "2026-06-02T09:15:00.000+02:00"}),
+        (
+            "start_at = '2026-06-02T07:05Z'",
+            "date=2026-06-02T07:00:00Z",
+            {"start": "2026-06-02T07:05:00Z", "end": "2026-06-02T09:15:00.000+02:00"},
+        ),
         ("end_at = '2026-06-02T08:00Z'", "", {"end": "2026-06-02T08:00:00Z", "start": "2026-06-02T09:00:00+02:00"}),
         ("start_at = null", "date=2026", {"_start": ABSENT}),
         ("appointment_type = 'B'", "appointment-type=A", {"appointmentType": {"coding": [{"code": "B"}]}}),
@@ -257,7 +323,7 @@ def _rich(clinic: Clinic) -> tuple[Resource, Resource, Resource]:
         ("allow_double_booking = true", "", {}),
         ("updated_at = now()", "", {"description": "kept"}),
     ],
-)  # fmt: skip
+)
 def test_a_changed_column_rules_over_what_was_kept(
     clinic: Clinic, assignments: str, gone: str, shown: dict[str, Any]
 ) -> None:

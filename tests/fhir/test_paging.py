@@ -21,7 +21,7 @@ def _page(clinic: Clinic, url: str) -> Resource:
     return as_resource(answer)
 
 
-def _walk(clinic: Clinic, url: str, between: Callable[[int], None] = lambda number: None) -> list[list[str]]:
+def _walk(clinic: Clinic, url: str, between: Callable[[int], None] | None = None) -> list[list[str]]:
     """The names on each page, following `next`."""
     pages = []
     following: str | None = url
@@ -29,7 +29,8 @@ def _walk(clinic: Clinic, url: str, between: Callable[[int], None] = lambda numb
         bundle = _page(clinic, following)
         pages.append([name(each) for each in matches(bundle)])
         following = links(bundle).get("next")
-        between(len(pages))
+        if between:
+            between(len(pages))
         assert len(pages) < 100
     return pages
 
@@ -55,9 +56,21 @@ def filled(shared: Clinic) -> list[Resource]:
 
 
 SORTS = [
-    "", "start", "-start", "status", "-status", "status,-start", "-status,start", "_id", "-_id", "_lastUpdated",
-    "-_lastUpdated", "schedule", "-schedule,status,start", "status,_lastUpdated",
-]  # fmt: skip
+    "",
+    "start",
+    "-start",
+    "status",
+    "-status",
+    "status,-start",
+    "-status,start",
+    "_id",
+    "-_id",
+    "_lastUpdated",
+    "-_lastUpdated",
+    "schedule",
+    "-schedule,status,start",
+    "status,_lastUpdated",
+]
 
 
 @pytest.mark.parametrize("sort", SORTS)
@@ -160,8 +173,12 @@ def test_a_page_is_full_exactly_when_there_is_more(clinic: Clinic, count: int) -
     for index in range(4):
         clinic.slot(of, later("2026-06-02T00:00:00Z", 15 * index))
     assert [len(page) for page in _walk(clinic, f"Slot?_count={count}")] == {
-        1: [1, 1, 1, 1], 2: [2, 2], 3: [3, 1], 4: [4], 5: [4],
-    }[count]  # fmt: skip
+        1: [1, 1, 1, 1],
+        2: [2, 2],
+        3: [3, 1],
+        4: [4],
+        5: [4],
+    }[count]
 
 
 def test_every_page_keeps_the_search_and_its_includes(clinic: Clinic) -> None:
@@ -210,14 +227,36 @@ def test_a_broken_token_is_400(shared: Clinic, filled: list[Resource]) -> None:
     token = _token(_page(shared, "Slot?_count=2"))
     tie, backward, source, *keys = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     broken = [
-        "x", "=", "null", "%00", "é", "a" * 10000, token[:-3], token + "AAAA", token[::-1], _forged(None), _forged([]),
-        _forged({}), _forged(1), _forged([tie]), _forged([tie, backward, source]), _forged([tie, backward, source, *keys, "x"]),
-        _forged([tie, backward, source, keys[0]]), _forged([tie, 7, source, *keys]), _forged([tie, backward, 99, *keys]),
-        _forged([tie, backward, -1, *keys]), _forged([tie, backward, "0", *keys]), _forged([tie, backward, source, 1, 2]),
-        _forged([tie, backward, source, None, keys[1]]), _forged([tie, backward, source, "now\u0000", keys[1]]),
-        _forged([tie, backward, source, keys[0], "not-a-uuid"]), _forged([tie, backward, source, "not a time", keys[1]]),
-        _forged([tie, backward, source, "'; drop table slots", keys[1]]), _forged([[[]] * 500]), "W1tb" * 3000,
-    ]  # fmt: skip
+        "x",
+        "=",
+        "null",
+        "%00",
+        "é",
+        "a" * 10000,
+        token[:-3],
+        token + "AAAA",
+        token[::-1],
+        _forged(None),
+        _forged([]),
+        _forged({}),
+        _forged(1),
+        _forged([tie]),
+        _forged([tie, backward, source]),
+        _forged([tie, backward, source, *keys, "x"]),
+        _forged([tie, backward, source, keys[0]]),
+        _forged([tie, 7, source, *keys]),
+        _forged([tie, backward, 99, *keys]),
+        _forged([tie, backward, -1, *keys]),
+        _forged([tie, backward, "0", *keys]),
+        _forged([tie, backward, source, 1, 2]),
+        _forged([tie, backward, source, None, keys[1]]),
+        _forged([tie, backward, source, "now\u0000", keys[1]]),
+        _forged([tie, backward, source, keys[0], "not-a-uuid"]),
+        _forged([tie, backward, source, "not a time", keys[1]]),
+        _forged([tie, backward, source, "'; drop table slots", keys[1]]),
+        _forged([[[]] * 500]),
+        "W1tb" * 3000,
+    ]
     for text in broken:
         answer = shared.http.get(f"Slot?_count=2&_page={quote(text)}")
         assert refusal(answer, 400), text

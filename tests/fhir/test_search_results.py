@@ -27,12 +27,17 @@ def filled(shared: Clinic) -> dict[str, Resource]:
         row_id(of),
     )
     return {
-        "of": of, "other": other, "one": one, "two": two, "three": three, "four": four,
+        "of": of,
+        "other": other,
+        "one": one,
+        "two": two,
+        "three": three,
+        "four": four,
         "pair": shared.booked(one, four, start=one["start"], end=one["end"]),
         "single": shared.booked(two, patient="Patient/2"),
         "waiting": shared.create(appointment(status="waitlist")),
         "exception": {"resourceType": "Slot", "id": f"exc-{row[0]}"},
-    }  # fmt: skip
+    }
 
 
 def _modes(bundle: Resource, filled: dict[str, Resource]) -> dict[str, list[str]]:
@@ -82,15 +87,17 @@ def test_an_empty_searchset_has_no_entry_and_total_0(shared: Clinic) -> None:
         ("Appointment?_include=Appointment:patient", set()),
         ("Appointment?_include=Appointment:actor:Practitioner&_include=Appointment:slot", {"one", "two", "four"}),
         ("Schedule?actor=Practitioner/1&_revinclude=Slot:schedule", {"one", "two", "three", "exception"}),
-        ("Schedule?actor=Practitioner/1&_revinclude=Slot:schedule&_revinclude:iterate=Appointment:slot",
-         {"one", "two", "three", "exception", "pair", "single"}),
+        (
+            "Schedule?actor=Practitioner/1&_revinclude=Slot:schedule&_revinclude:iterate=Appointment:slot",
+            {"one", "two", "three", "exception", "pair", "single"},
+        ),
         ("Slot?schedule={other}&_revinclude=Appointment:slot", {"pair"}),
         ("Slot?schedule={of}&_revinclude=Appointment:slot", {"pair", "single"}),
         ("Slot?status=free&_revinclude=Appointment:slot", set()),
         ("Slot?schedule={other}&_revinclude=Appointment:slot&_include:iterate=Appointment:slot", {"pair", "one"}),
         ("Slot?schedule={other}&_include=Slot:schedule&_revinclude=Appointment:slot", {"other", "pair"}),
     ],
-)  # fmt: skip
+)
 def test_an_include_adds(shared: Clinic, filled: dict[str, Resource], query: str, included: set[str]) -> None:
     url = query.format(of=filled["of"]["id"], other=filled["other"]["id"])
     bundle = shared.bundle(url)
@@ -173,7 +180,7 @@ def test_the_total_counts_matches_over_all_pages(
         ("Slot?_has:Appointment:slot:status=booked", [("_has:Appointment:slot:status", "booked")]),
         ("Slot?_text=x&_content=y&_filter=z", []),
     ],
-)  # fmt: skip
+)
 def test_the_self_link_says_what_was_used(shared: Clinic, query: str, used: list[tuple[str, str]]) -> None:
     bundle = shared.bundle(query)
     itself = links(bundle)["self"]
@@ -187,8 +194,18 @@ def test_the_self_link_says_what_was_used(shared: Clinic, query: str, used: list
 
 @pytest.mark.parametrize(
     "query",
-    ["nonsense=1", "Status=free", "_sort=comment", "_include=Slot:nonsense", "_text=x", "patient=1", "_list=1", "date=2026", "_type=Slot"],
-)  # fmt: skip
+    [
+        "nonsense=1",
+        "Status=free",
+        "_sort=comment",
+        "_include=Slot:nonsense",
+        "_text=x",
+        "patient=1",
+        "_list=1",
+        "date=2026",
+        "_type=Slot",
+    ],
+)
 def test_an_unknown_parameter_is_left_out_and_said_or_400_under_strict(shared: Clinic, query: str) -> None:
     lenient = shared.http.get(f"Slot?{query}", headers={"Prefer": "handling=lenient"})
     (outcome,) = [e["resource"] for e in as_resource(lenient)["entry"] if e["search"]["mode"] == "outcome"]
@@ -226,7 +243,10 @@ def test_post_search_is_the_same_search(shared: Clinic, filled: dict[str, Resour
         assert posted == got, url
 
 
-@pytest.mark.parametrize(("content_type", "status"), [(FORM, 200), (f"{FORM}; charset=utf-8", 200), ("application/fhir+json", 415), ("text/plain", 415)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [(FORM, 200), (f"{FORM}; charset=utf-8", 200), ("application/fhir+json", 415), ("text/plain", 415)],
+)
 def test_a_posted_search_is_a_form(shared: Clinic, content_type: str, status: int) -> None:
     answer = shared.http.post("Slot/_search", content="status=free", headers={"Content-Type": content_type})
     assert answer.status_code == status

@@ -11,6 +11,9 @@ from clinic import EXTENSION, PATIENT, Clinic, appointment, name, refusal, row_i
 V2 = "http://terminology.hl7.org/CodeSystem/v2-0276"
 
 
+Elements = dict[str, Any]
+
+
 def _concept(*codings: str) -> dict[str, Any]:
     """A CodeableConcept: each coding is `system|code` or a code alone."""
     pairs = (coding.rpartition("|") for coding in codings)
@@ -66,8 +69,21 @@ def slots(shared: Clinic) -> dict[str, str]:
 
 
 ALL = frozenset(
-    ["both", "two", "bare", "odd", "text", "walkin", "own", "plain", "several", "identified", "meta", "other program"]
-    + ["exception"]
+    [
+        "both",
+        "two",
+        "bare",
+        "odd",
+        "text",
+        "walkin",
+        "own",
+        "plain",
+        "several",
+        "identified",
+        "meta",
+        "other program",
+        "exception",
+    ]
 )
 
 
@@ -169,13 +185,28 @@ def test_a_token_finds(shared: Clinic, slots: dict[str, str], query: str, found:
 @pytest.mark.parametrize(
     "query",
     [
-        "service-type=a\\b", "service-type=a\\", "service-type=a|b|c", "service-type=|", "status:text=fr",
-        "status:in=http://x", "status:exact=free", "status:not-in=http://x", "status:above=a", "status:below=a",
-        "identifier:of-type=a|b|c", "status:missing=maybe", "status:missing=", "service-type:Patient=1",
-        "_id=a|b", "status:not:missing=true", "_profile:above=http://p", "_profile:below=http://p",
-        "service-type=a%00b", "identifier=%00",
+        "service-type=a\\b",
+        "service-type=a\\",
+        "service-type=a|b|c",
+        "service-type=|",
+        "status:text=fr",
+        "status:in=http://x",
+        "status:exact=free",
+        "status:not-in=http://x",
+        "status:above=a",
+        "status:below=a",
+        "identifier:of-type=a|b|c",
+        "status:missing=maybe",
+        "status:missing=",
+        "service-type:Patient=1",
+        "_id=a|b",
+        "status:not:missing=true",
+        "_profile:above=http://p",
+        "_profile:below=http://p",
+        "service-type=a%00b",
+        "identifier=%00",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("handling", ["strict", "lenient"])
 def test_what_is_no_token_or_no_modifier_is_400(shared: Clinic, query: str, handling: str) -> None:
     answer = shared.http.get(f"Slot?{query}", headers={"Prefer": f"handling={handling}"})
@@ -220,7 +251,7 @@ def test_a_slot_that_was_written_again_is_found_by_what_it_says_now(clinic: Clin
 @pytest.mark.parametrize("code", ["service-category", "specialty", "service-type"])
 def test_each_type_is_found_by_its_codes(clinic: Clinic, type_: str, code: str) -> None:
     element = {"service-category": "serviceCategory", "service-type": "serviceType"}.get(code, code)
-    says = {element: [_concept("http://a|57"), {"text": "words"}]}
+    says: Elements = {element: [_concept("http://a|57"), {"text": "words"}]}
     of = clinic.schedule(**(says if type_ == "Schedule" else {}))
     made = {
         "Schedule": lambda: of,
@@ -234,10 +265,19 @@ def test_each_type_is_found_by_its_codes(clinic: Clinic, type_: str, code: str) 
 
 @pytest.mark.parametrize(
     ("query", "found"),
-    [("service-type=57", ["a", "b"]), ("service-type=http://x|57", ["b"]), ("service-type=|57", ["a"]),
-     ("service-type=http://x|", ["b"]), ("service-type:not=57", ["c"]), ("service-type:missing=true", ["c"]),
-     ("active=true", ["a", "c"]), ("active=false", ["b"]), ("active:not=true", ["b"]), ("active:missing=true", [])],
-)  # fmt: skip
+    [
+        ("service-type=57", ["a", "b"]),
+        ("service-type=http://x|57", ["b"]),
+        ("service-type=|57", ["a"]),
+        ("service-type=http://x|", ["b"]),
+        ("service-type:not=57", ["c"]),
+        ("service-type:missing=true", ["c"]),
+        ("active=true", ["a", "c"]),
+        ("active=false", ["b"]),
+        ("active:not=true", ["b"]),
+        ("active:missing=true", []),
+    ],
+)
 def test_schedules_of_other_programs_are_found(clinic: Clinic, query: str, found: list[str]) -> None:
     rows = {"a": (["57", "58"], True), "b": (["http://x|57"], False), "c": (None, True)}
     labels = {}
@@ -270,8 +310,19 @@ def appointments(shared: Clinic) -> dict[str, str]:
 
     found = {
         status: made(status)
-        for status in ("proposed", "pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "entered-in-error", "checked-in", "waitlist")
-    }  # fmt: skip
+        for status in (
+            "proposed",
+            "pending",
+            "booked",
+            "arrived",
+            "fulfilled",
+            "cancelled",
+            "noshow",
+            "entered-in-error",
+            "checked-in",
+            "waitlist",
+        )
+    }
     found["declined"] = made(participant=part("declined"))
     found["mixed"] = made(participant=part("accepted", "tentative"))
     found["reasons"] = made(reasonCode=[_concept("http://r|flu"), {"text": "cough"}])
@@ -285,7 +336,18 @@ def appointments(shared: Clinic) -> dict[str, str]:
     return found
 
 
-STATUSES = "proposed pending booked arrived fulfilled cancelled noshow entered-in-error checked-in waitlist".split()
+STATUSES = [
+    "proposed",
+    "pending",
+    "booked",
+    "arrived",
+    "fulfilled",
+    "cancelled",
+    "noshow",
+    "entered-in-error",
+    "checked-in",
+    "waitlist",
+]
 EVERY = frozenset([*STATUSES, "declined", "mixed", "reasons", "types", "other program"])
 
 
