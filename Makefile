@@ -1,4 +1,4 @@
-# make run | test | check | bench | install | clean | help
+# make run | test | faults | check | bench | install | clean | help
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 VENV := .venv
@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	&& { command -v $$p; break; }; done)
 PYTEST_ARGS ?=
 
-.PHONY: help install run test check format bench clean
+.PHONY: help install run test faults check format bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -29,6 +29,9 @@ run: install ## serve on http://127.0.0.1:8080 with an embedded PostgreSQL and d
 
 test: $(VENV)/installed-dev ## the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+faults: $(VENV)/installed-dev ## kill the server 200 times and PostgreSQL 100 times under load, and more; 25 minutes at most
+	FHIR_SCHED_FAULTS=long $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 check: $(VENV)/installed-dev ## format, lint, types, import layers, generated files current
 	$(BIN)/ruff format --check .

@@ -44,6 +44,8 @@ _NO_SUCH_STATEMENT = "26000"
 _READ_ONLY = "25006"
 
 _LONGEST_PAUSE_S = 0.4
+# uvloop tells of a reset once: when libpq reads PostgreSQL's last words then, nobody calls it for the end behind them.
+_LOOK_S = 0.25
 # What libpq says when a connection breaks. Its buffer also holds earlier errors with values of rows, which stay out.
 _BREAKS = ("FATAL:", "PANIC:", "server closed the connection", "could not ", "SSL ", "connection ")
 
@@ -104,6 +106,7 @@ class Lane:
         self._when_idle: Callable[[Lane], None] | None = None
         self._reconnecting: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._closed = False
         self.generation = 0
         self.round_trips = 0
@@ -147,6 +150,7 @@ class Lane:
         self.generation += 1
         self._loop.add_reader(self._socket, self._readable)
         self._watch(-1)
+        self._looking = self._loop.call_later(_LOOK_S, self._look)
         if self._on_connect is not None:
             self._on_connect(self)
 
@@ -175,8 +179,9 @@ class Lane:
         """Drop the connection, fail what is in flight, start to connect again."""
         if self._pgconn is None:
             return
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        for timer in (self._watchdog, self._looking):
+            if timer is not None:
+                timer.cancel()
         self._loop.remove_reader(self._socket)
         if self._writing:
             self._loop.remove_writer(self._socket)
@@ -203,6 +208,11 @@ class Lane:
         else:
             oldest = self._finished if self._waiting else -1
             self._watchdog = self._loop.call_later(self._silence_s, self._watch, oldest)
+
+    def _look(self) -> None:
+        """Read what there is, and see whether the connection has ended, without being called for it."""
+        self._looking = self._loop.call_later(_LOOK_S, self._look)
+        self._readable()
 
     # sending
 

@@ -1,0 +1,38 @@
+"""The world in which things are killed, and how often: a few times, or many by `FHIR_SCHED_FAULTS=long`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from faults.world import World
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many times the server and PostgreSQL are killed, how many requests tenants mix, how many clients vanish."""
+
+    server_kills: int
+    postgres_kills: int
+    mixed_requests: int
+    vanishing_clients: int
+
+
+SHORT = Scale(server_kills=3, postgres_kills=3, mixed_requests=5_000, vanishing_clients=1_000)
+LONG = Scale(server_kills=200, postgres_kills=100, mixed_requests=50_000, vanishing_clients=5_000)
+
+
+@pytest.fixture(scope="session")
+def scale() -> Scale:
+    """Short in the suite, long in `make faults`."""
+    return LONG if os.environ.get("FHIR_SCHED_FAULTS") == "long" else SHORT
+
+
+@pytest.fixture(scope="package")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A durable PostgreSQL and a server, for the tests of this folder."""
+    with World(tmp_path_factory.mktemp("world")) as made:
+        yield made
