@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -18,7 +18,11 @@ from fhir_sched.http.admission import RETRY_AFTER_S, Gate, overloaded
 from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
+Direct: TypeAlias = "Callable[[dict[str, Any], dict[bytes, bytes]], Awaitable[tuple[bytes, bytes, bool]]]"
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -30,7 +34,7 @@ HEAD_S: Final = 10.0
 BODY_S: Final = 30.0
 """How long a request's body may take to arrive, and an answer to be read."""
 MAX_CONNECTIONS: Final = 4096
-SHED_PAUSE_S: Final = 0.0004
+SHED_PAUSE_S: Final = 0.001
 """Refused connections are read again one by one, at this distance, so that refusing leaves time for answering."""
 _LOOK_S: Final = 5.0
 
@@ -42,6 +46,26 @@ _CLOSE: Final = b"connection: close\r\n"
 _BUSY: Final = document.dumps(operation_outcome(overloaded().issues))
 _RETRY: Final = b"retry-after: %d\r\n" % RETRY_AFTER_S
 _SMALL: Final = 64 * 1024
+
+
+_WITH_BODY: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+
+
+class _Nothing:
+    def set(self) -> None:
+        """Nobody waits for it."""
+
+
+class _Exchange:
+    """What uvicorn's protocol asks of the request in progress, for one that is answered without its cycle."""
+
+    __slots__ = ("body", "disconnected", "keep_alive", "more_body", "response_complete", "response_started")
+    message_event = _Nothing()
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+        self.body = bytearray()
+        self.more_body = self.response_started = self.response_complete = self.disconnected = False
 
 
 class Protocol(HttpToolsProtocol):
@@ -68,6 +92,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._gate: Gate | None = app_state.get("gate")
         self._observer: Observer | None = app_state.get("observer")
+        self._direct: Direct | None = app_state.get("direct")
         self._since = self.loop.time()
         self._patience_s = HEAD_S
 
@@ -136,7 +161,68 @@ class Protocol(HttpToolsProtocol):
             self._shed(gate)
             return
         self._since, self._patience_s = self.loop.time(), BODY_S
+        scope = self._bodyless()
+        if scope is None:
+            self._as_usual()
+        else:
+            self._begin(scope)
+
+    # requests without body, answered without ASGI's messages in between
+
+    def on_message_begin(self) -> None:
+        """Begin a request; what ASGI needs of it is made when it turns out to be needed."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def _as_usual(self) -> None:
+        """Go on as uvicorn does, by ASGI."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
         super().on_headers_complete()
+
+    def _bodyless(self) -> dict[str, Any] | None:
+        """What the application asks of a GET or HEAD that has no body; None for any other request."""
+        method = self.parser.get_method()
+        if self._direct is None or self._answering() or method not in (b"GET", b"HEAD") or self.url[:1] != b"/":
+            return None
+        if self.parser.get_http_version() != "1.1" or not self.url.isascii() or b"#" in self.url:
+            return None
+        if any(name in _WITH_BODY for name, _ in self.headers):
+            return None
+        path, _, query = self.url.partition(b"?")
+        return {
+            "method": method.decode("ascii"),
+            "path": path.decode("ascii"),
+            "raw_path": path,
+            "query_string": query,
+            "scheme": self.scheme,
+            "server": self.server,
+        }
+
+    def _begin(self, scope: dict[str, Any]) -> None:
+        self.cycle = exchange = _Exchange(keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
+        task = self.loop.create_task(self._answer(exchange, scope, dict(self.headers)))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, exchange: _Exchange, scope: dict[str, Any], headers: dict[bytes, bytes]) -> None:
+        if self._direct is None:
+            return
+        head, body, last = await self._direct(scope, headers)
+        if self.flow.write_paused and not exchange.disconnected:
+            await self.flow.drain()
+        exchange.response_complete = True
+        if exchange.disconnected:
+            return
+        ends = last or not exchange.keep_alive
+        own = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"%b%b%b\r\n%b" % (head, own, _CLOSE if ends and not last else b"", body))
+        if ends:
+            self.transport.close()
+        self.on_response_complete()
 
     def on_body(self, body: bytes) -> None:
         if not self._refused and not self._shedding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from fhir_sched.http.messages import Response
@@ -17,6 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9\-, ]{1,1000}")
 _EXPOSED: Final = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After, WWW-Authenticate"
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_STATUS: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 _YEAR_S: Final = 365 * 24 * 3600
 
 
@@ -41,6 +43,21 @@ class Sending:
         last: bool = False,
     ) -> None:
         """Send it whole; `last` says that the connection ends with it."""
+        listed = self._headers(response, headers, request_id, last=last)
+        await send({"type": "http.response.start", "status": response.status, "headers": listed})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
+
+    def whole(
+        self, response: Response, method: str, headers: dict[bytes, bytes], *, request_id: bytes, last: bool
+    ) -> tuple[bytes, bytes]:
+        """The same as status line and headers of HTTP/1.1, without the empty line that ends them, and body."""
+        listed = self._headers(response, headers, request_id, last=last)
+        lines = [b"%b: %b\r\n" % (name, value) for name, value in listed if b"\n" not in value and b"\r" not in value]
+        return _STATUS[response.status] + b"".join(lines), b"" if method == "HEAD" else response.body
+
+    def _headers(
+        self, response: Response, headers: dict[bytes, bytes], request_id: bytes, *, last: bool
+    ) -> list[tuple[bytes, bytes]]:
         listed = response.headers
         if response.body or response.status not in (204, 304):
             listed.append((b"content-type", response.content_type))
@@ -54,8 +71,7 @@ class Sending:
             listed.append((b"connection", b"close"))
         if b"origin" in headers:
             listed += self._cors(headers)
-        await send({"type": "http.response.start", "status": response.status, "headers": listed})
-        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
+        return listed
 
     def _cors(self, headers: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         origin = headers[b"origin"]
