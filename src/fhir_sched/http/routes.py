@@ -5,6 +5,7 @@ What is asked for is decided by `interactions.dispatch`; only what HTTP alone kn
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from fhir_sched import document
@@ -43,7 +44,7 @@ class Routes:
             return None
         base = f"{request.root}/fhir/{tenant}"
         # Without PUBLIC_URL the base is what the client says, and a token for another server would name that one.
-        trusted = self._told or is_loopback(urlsplit(request.root).hostname or "")
+        trusted = self._told or _is_local(request.root)
         return await self.authenticator.authenticate(request.authorization, tenant, base if trusted else "")
 
     async def handle(self, request: Request, caller: Caller | None) -> Response:
@@ -65,7 +66,7 @@ class Routes:
         if not path and request.method == "POST":
             return _answer(await self._bundle(context, request))
         call = self._call(request, path)
-        mark = _once(request)
+        mark = _once(request, context.caller)
         if mark is None or path[-1:] == ["_search"]:
             answer = await perform(context, call)
         else:
@@ -77,7 +78,7 @@ class Routes:
         listed = entries.checked(bundle)
         wanted = preconditions.preference(request.header(b"prefer"), "return").lower()
         manner = entries.Manner(preconditions.versions, self._strict(request), wanted != "minimal")
-        mark = _once(request)
+        mark = _once(request, context.caller)
         if bundle["type"] == "batch":
             return await batch(context, listed, manner, mark)
         if mark is None:
@@ -108,13 +109,20 @@ class Routes:
         return handling == "strict" or (self.strict and handling != "lenient")
 
 
-def _once(request: Request) -> tuple[str, str] | None:
+@lru_cache(maxsize=64)
+def _is_local(root: str) -> bool:
+    return is_loopback(urlsplit(root).hostname or "")
+
+
+def _once(request: Request, caller: Caller) -> tuple[str, str] | None:
     """The Idempotency-Key of a POST or PATCH, and what tells the request from others."""
     key = request.headers.get(b"idempotency-key")
     if key is None or request.method not in ("POST", "PATCH"):
         return None
     target = "/".join(request.segments).encode()
-    mark = fingerprint(request.method.encode(), target, request.query_string, request.body)
+    # A token that reaches less far must not get the answer that another one of the same person was given.
+    reach = repr((caller.scopes, caller.patient, caller.user)).encode()
+    mark = fingerprint(request.method.encode(), target, request.query_string, request.body, reach)
     return checked_key(key.decode("latin-1")), mark
 
 
