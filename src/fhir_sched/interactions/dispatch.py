@@ -31,6 +31,8 @@ from fhir_sched.search.values import form
 from fhir_sched.security.decision import decide, needs
 from fhir_sched.security.guard import refused
 
+_SHOWING = frozenset({"update", "conditional-update", "patch", "conditional-patch"})
+
 Actions = dict[str, Callable[[], Awaitable[Answer]]]
 
 
@@ -73,7 +75,11 @@ def _allowed(
         for letter in needs(code) if resource is not None else "":
             if resource is not None and not decide(context.caller, letter, resource.type).allowed:
                 raise refused(letter, resource.type)
-        return await action()
+        answer = await action()
+        # To write does not imply to read: whoever may not, is not shown what was there before.
+        if code in _SHOWING and resource is not None and not decide(context.caller, "r", resource.type).allowed:
+            return replace(answer, body=b"")
+        return answer
 
     return asked
 

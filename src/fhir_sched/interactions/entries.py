@@ -21,7 +21,7 @@ from fhir_sched.validate import resource_issues
 MAX_ENTRIES = 500
 _STATUS = {
     200: "200 OK", 201: "201 Created", 204: "204 No Content", 304: "304 Not Modified", 400: "400 Bad Request",
-    404: "404 Not Found", 405: "405 Method Not Allowed", 409: "409 Conflict", 410: "410 Gone",
+    403: "403 Forbidden", 404: "404 Not Found", 405: "405 Method Not Allowed", 409: "409 Conflict", 410: "410 Gone",
     412: "412 Precondition Failed", 422: "422 Unprocessable Entity",
 }  # fmt: skip
 METHODS = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")

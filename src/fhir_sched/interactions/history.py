@@ -62,7 +62,8 @@ def _patients(context: Context, resources: Sequence[Resource], letter: str) -> t
     found: dict[tuple[str, str], None] = {}
     for resource in resources:
         decision = decide(context.caller, letter, resource.type)
-        if not decision.allowed or any(limit.query for limit in decision.limits):
+        whole = {limit.patient for limit in decision.limits if not limit.query}
+        if not decision.allowed or any(limit.patient not in whole for limit in decision.limits):
             raise refused(letter, resource.type)
         for limit in decision.limits:
             target = reference.target(limit.patient, context.base)

@@ -59,9 +59,8 @@ async def update(
         current = await _current(inside, resource, fhir_id, limits)
         if current is None:
             raise updating.unknown(resource, fhir_id)
-        unseen = view.others(inside.caller, current, inside.base)
-        whole = {**document, "participant": [*document.get("participant", ()), *unseen]} if unseen else document
-        return await updating.update(inside, resource, fhir_id, whole, condition)
+        withheld = _withheld(inside, resource, current)[1]
+        return await updating.update(inside, resource, fhir_id, view.rejoined(document, withheld), condition)
 
     return await _afterwards(context, resource, limits, "u", step)
 
@@ -75,11 +74,10 @@ async def patch(
         return await patching.patch(context, resource, fhir_id, change, condition)
 
     def seen(document: dict[str, Any]) -> dict[str, Any]:
-        unseen = view.others(context.caller, document, context.base)
-        before = {**document, "participant": [item for item in document["participant"] if item not in unseen]}
-        after = change(before if unseen else document)
+        before, withheld = _withheld(context, resource, document)
+        after = change(before)
         _refuse_others(context, resource, after, "u")
-        return {**after, "participant": [*after.get("participant", ()), *unseen]} if unseen else after
+        return view.rejoined(after, withheld)
 
     async def step(inside: Context) -> Answer:
         if await _current(inside, resource, fhir_id, limits) is None:
@@ -110,12 +108,20 @@ def _refuse_others(context: Context, resource: Resource, document: dict[str, Any
     decision = decide(context.caller, letter, resource.type)
     if resource.type != "Appointment" or any(not limit.patient for limit in decision.limits):
         return
-    if view.others(context.caller, document, context.base):
+    if view.books_others(document, view.patients_of(context.caller), context.base):
         raise FhirError(Kind.FORBIDDEN, "a patient's token books for that patient alone", "Appointment.participant")
+    if document.get("status") in ("cancelled", "entered-in-error"):
+        return  # staff may have double booked what its patient cancels
     extensions = document.get("extension", ())
     given = [item for item in extensions if isinstance(item, dict)] if isinstance(extensions, list) else []
     if any(item.get("url") == _DOUBLE_BOOKING and item.get("valueBoolean") is True for item in given):
         raise FhirError(Kind.FORBIDDEN, "allow-double-booking needs a user/ or system/ scope", "Appointment.extension")
+
+
+def _withheld(context: Context, resource: Resource, document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the caller sees of a resource that is there, and what it does not."""
+    patients = view.patients_of(context.caller) if resource.type == "Appointment" else set()
+    return view.parted(document, patients, context.base) if patients else (document, {})
 
 
 async def _current(context: Context, resource: Resource, fhir_id: str, limits: Limits) -> dict[str, Any] | None:

@@ -14,11 +14,13 @@ from typing import Any
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
+from fhir_sched.definition import Resource
 from fhir_sched.interactions import entries
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import only_match
 from fhir_sched.interactions.context import Answer, Context, version_conflict
 from fhir_sched.interactions.dispatch import criteria, perform
+from fhir_sched.interactions.read import visible
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.resources import RESOURCES
 
@@ -140,9 +142,15 @@ async def _check_versions(context: Context, calls: list[Call]) -> None:
         text = f"select version\nfrom {table}\nwhere tenant_id = $1::uuid\n  and id = $2::uuid\nfor update"
         (rows,) = await context.work.read(Fragment(text, (context.tenant.encode(), row_id.encode())))
         row = rows.first()
-        current = row[0] if row is not None else None
+        current = row[0] if row is not None and await _may_change(context, resource, calls[index]) else None
         if current is None or (match.versions and current.decode() not in match.versions):
             raise _at(index, version_conflict(resource, calls[index].path[1], current))
+
+
+async def _may_change(context: Context, resource: Resource, call: Call) -> bool:
+    """Whether the caller may tell what this entry changes from what is not there."""
+    limits = context.guard.limits(resource, "d" if call.method == "DELETE" else "u")
+    return not limits or await visible(context, resource, call.path[1], limits) is not None
 
 
 def _given(body: dict[str, Any]) -> Callable[[], dict[str, Any]]:

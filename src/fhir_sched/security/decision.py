@@ -20,7 +20,8 @@ LETTERS = {
     "search-type": "s", "search-form": "s", "search-system": "s", "search-system-form": "s",
     "search-compartment": "s", "search-compartment-form": "s", "history-type": "s", "history-system": "s",
     "create": "c", "conditional-create": "cs", "update": "u", "conditional-update": "us", "patch": "u",
-    "conditional-patch": "us", "delete": "d", "conditional-delete": "ds", "validate": "c", "validate-instance": "r", "validate-stored": "r",
+    "conditional-patch": "us", "delete": "d", "conditional-delete": "ds", "validate": "c",
+    "validate-instance": "r", "validate-stored": "r",
 }  # fmt: skip
 """What each interaction needs, in letters of `cruds`; all of them."""
 
@@ -62,15 +63,21 @@ def decide(caller: Caller, letter: str, resource_type: str) -> Decision:
     limits = tuple(dict.fromkeys(limit for scope in grants for limit in _limits(caller, scope, letter, resource_type)))
     if not limits:
         return DENY
-    public = resource_type in PUBLIC and all(scope.context == "patient" or _is_patient(caller) for scope in grants)
+    public = resource_type in PUBLIC and _shows_public_view(caller, grants)
     if Limit("", ()) in limits:
         return Decision(unlimited=True, public=public)
     return Decision(unlimited=False, limits=limits, public=public)
 
 
+def _shows_public_view(caller: Caller, grants: list[Scope]) -> bool:
+    """A patient's scope shows availability; staff's queries beside it can't tell which of the two found a resource."""
+    of_staff = [scope for scope in grants if scope.context != "patient" and not _is_patient(caller)]
+    return len(of_staff) < len(grants) and all(scope.query for scope in of_staff)
+
+
 def _is_patient(caller: Caller) -> bool:
     """A user/ scope reaches no further than its user: a patient who signs in is a patient."""
-    return caller.user.startswith(("Patient/", "RelatedPerson/"))
+    return caller.user.startswith(("Patient/", "RelatedPerson/", "Person/"))
 
 
 def _limits(caller: Caller, scope: Scope, letter: str, resource_type: str) -> Iterator[Limit]:

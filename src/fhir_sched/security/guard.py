@@ -6,7 +6,7 @@ that paging, totals and links are those of what the caller may see. Knows nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from fhir_sched.definition import ReferenceParam, Resource
@@ -18,6 +18,7 @@ from fhir_sched.security.caller import Caller
 from fhir_sched.security.decision import Decision, Limit, decide
 
 NOTHING = AnyOf(())
+_PEOPLE = frozenset({"Patient", "RelatedPerson"})
 
 
 def refused(letter: str, resource_type: str) -> FhirError:
@@ -95,23 +96,18 @@ class Guard:
         return condition
 
     def _no_other_patients(self, criterion: Criterion, resource: Resource) -> Condition:
-        """With a patient's limits no criterion may ask who else takes part."""
+        """With a patient's limits no criterion may ask who else takes part, nor whose a public schedule is."""
         decision = decide(self.caller, "s", resource.type)
         patients = {limit.patient for limit in decision.limits if limit.patient}
         targets = getattr(criterion.param, "targets", ())
-        if decision.unlimited or not patients or "Patient" not in targets:
+        if not (decision.public or patients) or not _PEOPLE.intersection(targets):
             return criterion
         if criterion.modifier == "identifier":
             return NOTHING
-        kept: tuple[Value, ...] = tuple(value for value in criterion.values if self._visible(value, patients))
+        kept = tuple(each for value in criterion.values for each in _visible(value, targets, patients))
         if criterion.values and not kept:
             return NOTHING
         return replace(criterion, values=kept)
-
-    def _visible(self, value: Value, patients: set[str]) -> bool:
-        if not isinstance(value, ReferenceValue) or value.type not in ("", "Patient"):
-            return True
-        return value.url == "" and f"Patient/{value.id}" in patients
 
     def _includes(self, includes: Iterable[Include]) -> tuple[tuple[Include, ...], tuple[str, ...]]:
         """The includes whose target type may be read, each with its limits; sentences about the others."""
@@ -127,3 +123,14 @@ class Guard:
             else:
                 left_out.append(f"{name} was not included: the token's scopes do not allow to read it")
         return tuple(kept), tuple(left_out)
+
+
+def _visible(value: Value, targets: Iterable[str], patients: set[str]) -> Iterator[Value]:
+    """The value where it names nobody whom the caller may not ask about; an id without type is read as all others."""
+    if not isinstance(value, ReferenceValue) or value.type not in ("", *_PEOPLE):
+        yield value
+    elif value.url == "":
+        kinds = targets if value.type == "" else (value.type,)
+        yield from (
+            ReferenceValue(kind, value.id) for kind in kinds if kind not in _PEOPLE or f"{kind}/{value.id}" in patients
+        )

@@ -9,7 +9,7 @@ from typing import Any
 
 from fhir_sched.document import dumps, parse
 from fhir_sched.element import EXTENSION_BASE
-from fhir_sched.reference import of_element
+from fhir_sched.reference import Target, is_uuid, of_element
 from fhir_sched.security.caller import Caller
 from fhir_sched.security.decision import Decision, decide
 
@@ -20,7 +20,7 @@ _PUBLIC_ELEMENTS = frozenset(
     }
 )  # fmt: skip
 _PUBLIC_EXTENSIONS = frozenset({EXTENSION_BASE + "schedule-timezone"})
-_PEOPLE = ("Patient", "RelatedPerson")
+_PEOPLE = ("Patient", "RelatedPerson", "Person")
 
 
 def shown(caller: Caller, resource_type: str, body: bytes, base: str) -> bytes:
@@ -32,8 +32,8 @@ def shown(caller: Caller, resource_type: str, body: bytes, base: str) -> bytes:
     if decision.unlimited or not patients:
         return body
     document = parse(body)
-    kept = [item for item in document.get("participant", ()) if not _is_other_person(item, patients, base)]
-    return body if len(kept) == len(document.get("participant", ())) else dumps({**document, "participant": kept})
+    seen, withheld = parted(document, patients, base)
+    return dumps(seen) if withheld else body
 
 
 def unlimited(caller: Caller, resource_type: str) -> bool:
@@ -48,17 +48,78 @@ def _sight(caller: Caller, resource_type: str) -> Decision:
     return next((each for each in decisions if each.allowed), decisions[0])
 
 
-def others(caller: Caller, document: dict[str, Any], base: str) -> list[dict[str, Any]]:
-    """The participants that the caller does not see, which its update must not remove and it may not book."""
-    patients = {limit.patient for limit in _sight(caller, "Appointment").limits if limit.patient}
-    if not patients:
-        return []
-    return [item for item in document.get("participant", ()) if _is_other_person(item, patients, base)]
+def patients_of(caller: Caller) -> set[str]:
+    """The patients whose appointments alone the caller sees; empty for whoever sees others' too."""
+    return {limit.patient for limit in _sight(caller, "Appointment").limits if limit.patient}
 
 
-def _is_other_person(participant: dict[str, Any], patients: set[str], base: str) -> bool:
-    target = of_element(participant.get("actor"), base)
-    return target is not None and target.type in _PEOPLE and f"{target.type}/{target.id}" not in patients
+def parted(document: dict[str, Any], patients: set[str], base: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a patient sees of an appointment, and what is withheld: other people, and the narrative that names them.
+
+    Whoever can't be told from a person is one: a contained or nameless actor, a URL that says no type.
+    """
+    people = {f"#{each.get('id')}" for each in _contained(document) if each.get("resourceType") in _PEOPLE}
+    listed = document.get("participant", [])
+    unseen = [item for item in listed if not _may_be_seen(item, patients, people, base)]
+    withheld: dict[str, Any] = {}
+    if unseen:
+        withheld["participant"] = unseen
+    if people:
+        withheld["contained"] = [each for each in _contained(document) if each.get("resourceType") in _PEOPLE]
+    if withheld and "text" in document:
+        withheld["text"] = document["text"]
+    if not withheld:
+        return document, {}
+    seen = {name: value for name, value in document.items() if name != "text"}
+    for name in ("participant", "contained"):
+        if name in withheld:
+            seen[name] = [item for item in document[name] if item not in withheld[name]]
+    return {name: value for name, value in seen.items() if value != []}, withheld
+
+
+def rejoined(document: dict[str, Any], withheld: dict[str, Any]) -> dict[str, Any]:
+    """A document that the caller changed, with what it did not see; a narrative only where it is no mere summary."""
+    whole = dict(document)
+    for name in ("participant", "contained"):
+        if name in withheld:
+            whole[name] = [*whole.get(name, ()), *withheld[name]]
+    if "text" not in whole and withheld.get("text", {}).get("status") == "additional":
+        whole["text"] = withheld["text"]
+    return whole
+
+
+def books_others(document: dict[str, Any], patients: set[str], base: str) -> bool:
+    """Whether somebody takes part who is known to be another patient or a relative."""
+    people = {f"#{each.get('id')}" for each in _contained(document) if each.get("resourceType") in _PEOPLE}
+    for item in document.get("participant", ()):
+        target = of_element(item.get("actor"), base)
+        if target is None and (item.get("actor") or {}).get("reference") in people:
+            return True
+        if target is not None and target.type in _PEOPLE and _name(target) not in patients:
+            return True
+    return False
+
+
+def _contained(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in document.get("contained", ()) if isinstance(each, dict)]
+
+
+def _may_be_seen(participant: dict[str, Any], patients: set[str], people: set[str], base: str) -> bool:
+    actor = participant.get("actor")
+    if not actor:
+        return True
+    target = of_element(actor, base)
+    if target is None:
+        reference = str(actor.get("reference", ""))
+        kind = str(actor.get("type", ""))
+        return (reference.startswith("#") and reference not in people) or (kind != "" and kind not in _PEOPLE)
+    return target.type not in ("", *_PEOPLE) or _name(target) in patients
+
+
+def _name(target: Target) -> str:
+    """`Patient/<id>` as a token names it; nothing for somebody elsewhere."""
+    fhir_id = target.id.lower() if is_uuid(target.id) else target.id
+    return "" if target.url else f"{target.type}/{fhir_id}"
 
 
 def _public(document: dict[str, Any]) -> dict[str, Any]:
