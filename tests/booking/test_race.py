@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
-from clinic import DOCTOR, Clinic, Resource, appointment, later, name, schedule, slot
+from clinic import DOCTOR, EXTENSION, Clinic, Resource, appointment, later, name, row_id, schedule, slot
 
 ROUNDS = int(os.environ.get("FHIR_SCHED_TEST_ROUNDS", "25"))
 CLIENTS = 32
@@ -190,3 +192,55 @@ def test_a_slot_and_an_exception_made_at_once_never_leave_a_free_slot_under_it(c
 
     _raced(clinic, race)
     assert clinic.found("Slot?status=free") == []
+
+
+NINE, TEN = "2027-01-01T09:00:00Z", "2027-01-01T10:00:00Z"
+CLOSED = [{"url": EXTENSION + "schedule-exception-type", "valueCode": "holiday"}]
+
+
+def _during(clinic: Clinic, statement: str, values: list[Any], body: Resource) -> tuple[bool, httpx.Response]:
+    """The answer to a POST while another program's transaction is open, and whether it waited for that one's commit."""
+    with (
+        clinic.database.connect_admin() as program,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        with program.transaction():
+            program.execute(statement.encode(), values)
+            answer = pool.submit(clinic.http.post, body["resourceType"], json=body)
+            time.sleep(0.3)
+            waited = not answer.done()
+        return waited, answer.result(20)
+
+
+def test_a_slot_waits_for_an_exception_that_another_program_is_just_making(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    waited, answer = _during(
+        clinic,
+        "insert into schedule_exceptions (tenant_id, schedule_id, start_at, end_at) values (%s, %s, %s, %s)",
+        [clinic.tenant, row_id(of), NINE, TEN],
+        slot(of, NINE),
+    )
+    assert (waited, answer.status_code, answer.json()["status"]) == (True, 201, "busy-unavailable")
+
+
+def test_an_exception_waits_for_a_slot_that_another_program_is_just_making(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    waited, answer = _during(
+        clinic,
+        "insert into slots (tenant_id, schedule_id, start_at, end_at) values (%s, %s, %s, %s)",
+        [clinic.tenant, row_id(of), NINE, TEN],
+        slot(of, NINE, 60, status="busy-unavailable", extension=CLOSED),
+    )
+    assert (waited, answer.status_code) == (True, 201)
+    assert clinic.found("Slot?status=free") == []
+
+
+def test_a_booking_waits_for_one_that_another_program_is_just_making(clinic: Clinic) -> None:
+    wanted = clinic.slot(clinic.schedule(), NINE)
+    waited, answer = _during(
+        clinic,
+        "insert into appointments (tenant_id, patient_id, slot_id, created_by) values (%s, %s, %s, %s)",
+        [clinic.tenant, clinic.tenant, row_id(wanted), clinic.tenant],
+        appointment(wanted),
+    )
+    assert (waited, answer.status_code) == (True, 409)
