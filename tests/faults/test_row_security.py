@@ -303,6 +303,8 @@ def test_the_same_statements_do_reach_the_rows_of_their_tenant(
     owner: UUID, noted: dict[str, Fragment], stranger: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
     """Without the tenant's own setting nothing above would be proven."""
-    reads = [each for text, each in noted.items() if text.lstrip().startswith(("select", "(select")) and ADVISORY not in text]
+    reads = [
+        each for text, each in noted.items() if text.lstrip().startswith(("select", "(select")) and ADVISORY not in text
+    ]
     found = [_run(stranger, owner, each) for each in reads]
     assert sum(each not in ("rows 0", "counted 0") for each in found) > len(found) // 3

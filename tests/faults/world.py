@@ -38,13 +38,12 @@ APPLICATION = "fhir-sched"
 class World:
     """PostgreSQL below `directory` with fsync on; the server at `url`, always on the same port."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.port = _free_port()
-        self._settings = settings
         self.postgres = embedded.start(directory, purpose="fault tests")
         migrations.migrate(self.postgres.admin_url)
-        self.server = Server(self.postgres.app_url, port=str(self.port), **settings)
+        self.server = Server(self.postgres.app_url, port=str(self.port), log_level="warning")
 
     def __enter__(self) -> Self:
         self.server.start()
