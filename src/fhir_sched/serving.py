@@ -24,7 +24,7 @@ from fhir_sched import __version__, demo, logs
 from fhir_sched.db import doctor, embedded, migrations, privileges, supervision
 from fhir_sched.http.admission import Gate
 from fhir_sched.security import setup
-from fhir_sched.settings import Settings, load
+from fhir_sched.settings import Auth, Settings, load
 
 _NOT_READY_S = 1.5
 _KEEP_ALIVE_S = 75
@@ -121,6 +121,9 @@ def greeting(settings: Settings, url: str, port: int, *, with_demo: bool) -> str
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     base = f"{settings.public_url or f'http://{host}:{port}'}/fhir/{settings.demo_tenant}"
     lines = [f"fhir-sched {__version__} is ready. FHIR base URL (Ctrl-C ends it):", "", f"  {base}", ""]
+    if settings.auth is Auth.SMART:
+        minted = " (`fhir-sched token` makes one)" if settings.dev_key else ""
+        return "\n".join([*lines, f"Requests need a bearer token{minted}; see docs/security.md.", ""])
     offered = demo.offer(url, settings.demo_tenant) if with_demo else None
     if offered is not None:
         search, book, see = offered.curl_lines(base)

@@ -55,7 +55,7 @@ class Practice:
         )
         self.group = self.clinic.create(group(self.slots[2]))
 
-    def client(self, scope: str, **claims: str) -> httpx.Client:
+    def client(self, scope: str, **claims: Any) -> httpx.Client:
         token = self.authority.token(self.tenant, "fhir", scope=scope, **claims)
         return self.server.fhir(self.tenant, headers={"Authorization": f"Bearer {token}"})
 
@@ -236,7 +236,7 @@ def both(practice: Practice) -> tuple[str, str]:
 
 def test_foreign_and_unknown_ids_answer_with_the_same_bytes(practice: Practice) -> None:
     json_patch = {"Content-Type": "application/json-patch+json"}
-    for method, path, options in (
+    asked: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("GET", "Appointment/{id}", {}),
         ("HEAD", "Appointment/{id}", {}),
         ("GET", "Appointment/{id}/_history", {}),
@@ -259,7 +259,8 @@ def test_foreign_and_unknown_ids_answer_with_the_same_bytes(practice: Practice) 
         ("DELETE", "Appointment/{id}", {}),
         ("DELETE", "Appointment/{id}", {"headers": {"If-Match": 'W/"7"'}}),
         ("DELETE", "Appointment?_id={id}", {}),
-    ):
+    )
+    for method, path, options in asked:
         answers = []
         for fhir_id in both(practice):
             options_now = dict(options)

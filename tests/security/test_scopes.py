@@ -57,7 +57,7 @@ SCOPES = [f"{c}/{t}.{p}" for c in CONTEXTS for t in ("*", *TYPES, "Patient") for
 PATIENT, DOCTOR = "Patient/00000000-0000-4000-8000-0000000000aa", "Practitioner/7"
 
 
-def caller(scope: str, **changed: str) -> Caller:
+def caller(scope: str, **changed: Any) -> Caller:
     """A practitioner in whose session a patient is open."""
     return Caller(subject=str(TENANT), scopes=parse(scope), **{"patient": PATIENT, "user": DOCTOR, **changed})
 

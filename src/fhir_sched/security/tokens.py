@@ -96,21 +96,20 @@ class Authenticator:
         """
         if self._open:
             return OPEN
-        challenge = _Challenge(audience_base or "fhir-sched")
-        token = _bearer(authorization, challenge)
-        digest = sha256(token).digest()
-        known = self._remembered.get(digest)
         now = self._now()
+        digest = sha256(authorization).digest() if len(authorization) <= MAX_TOKEN else b""
+        known = self._remembered.get(digest)
         if known is None or known.until <= now or (known.key is not None and known.key.retired):
-            known = await self._verified(token, digest, now, challenge)
+            challenge = _Challenge(audience_base)
+            known = await self._verified(_bearer(authorization, challenge), digest, now, challenge)
         self._remembered.move_to_end(digest)
         if known.keys is not None:
             known.keys.renew_when_old()
         if known.tenant != tenant or not self.issuers.speaks_for(known.issuer, tenant):
-            raise challenge.forbidden()
+            raise _Challenge(audience_base).forbidden()
         expected = self._audience or audience_base
         if known.audiences is not None and not (expected and expected in known.audiences):
-            challenge.refuse("the token is not for this server")
+            _Challenge(audience_base).refuse("the token is not for this server")
         return known.caller
 
     async def close(self) -> None:
@@ -200,7 +199,7 @@ class _Challenge:
     """How a refusal is said: `WWW-Authenticate` and an OperationOutcome."""
 
     def __init__(self, realm: str) -> None:
-        self.realm = realm
+        self.realm = realm or "fhir-sched"
 
     def refuse(self, why: str) -> NoReturn:
         """401 for a token that is not good."""
@@ -228,8 +227,8 @@ def _bearer(authorization: bytes, challenge: _Challenge) -> bytes:
     if scheme.lower() != b"bearer":
         challenge.ask("a bearer token is needed; .well-known/smart-configuration says where to get one")
     token = token.strip(b" ")
-    if len(token) > MAX_TOKEN:
-        challenge.refuse(f"a token may have {MAX_TOKEN} bytes")
+    if len(authorization) > MAX_TOKEN:
+        challenge.refuse(f"a token may have {MAX_TOKEN} bytes, its scheme included")
     if not _TOKEN.fullmatch(token):
         challenge.refuse("the token is malformed")
     return token
