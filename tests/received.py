@@ -76,7 +76,7 @@ def _json_parts(value: Any, path: str) -> Iterator[str]:
         path += f".{value['resourceType']}" if "resourceType" in value else ""
         for name, each in value.items():
             yield from _json_parts(each, f"{path}.{name}")
-            if name in _TELLING and isinstance(each, str):
+            if isinstance(each, str) and (name in _TELLING or (name == "code" and "severity" in value)):
                 yield f"{path}.{name}={each}"
     elif isinstance(value, list):
         for each in value:
