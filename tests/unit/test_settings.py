@@ -124,6 +124,10 @@ def test_a_worker_builds_the_same_settings_from_the_environment(monkeypatch: pyt
         database_url="postgresql://fhir_sched_app@/fhir_sched?host=%2Ftmp%2Fsocket",
         publish_tenants="5eed0000-0000-4000-8000-000000000001,5eed0000-0000-4000-8000-000000000002",
         data_dir="/srv/data",
+        dev_key="on",
+        issuer="https://auth.example",
+        issuers="https://one.example=5eed0000-0000-4000-8000-000000000001",
+        smart_configuration="/etc/smart.json",
     )
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
