@@ -1,4 +1,4 @@
-# make run | test | faults | check | bench | install | clean | help
+# make run | test | faults | check | audit | bench | install | clean | help
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 VENV := .venv
@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	&& { command -v $$p; break; }; done)
 PYTEST_ARGS ?=
 
-.PHONY: help install run test faults check format bench clean
+.PHONY: help install run test faults check audit format bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -33,12 +33,17 @@ test: $(VENV)/installed-dev ## the whole test suite
 faults: $(VENV)/installed-dev ## kill the server 200 times and PostgreSQL 100 times under load, and more; 25 minutes at most
 	FHIR_SCHED_FAULTS=long $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
-check: $(VENV)/installed-dev ## format, lint, types, import layers, generated files current
+check: $(VENV)/installed-dev ## format, lint, types, import layers, security, generated files current
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
+	$(BIN)/python tools/audit.py --if-reachable
 	@for generator in tools/generated.py tools/documents.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
+
+audit: $(VENV)/installed-dev ## known vulnerabilities of the pinned dependencies; fails where nobody can be asked
+	$(BIN)/python tools/audit.py
 
 format: $(VENV)/installed-dev ## let ruff format and mend what it can
 	$(BIN)/ruff format .

@@ -6,6 +6,7 @@ without durability.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -26,10 +27,15 @@ _HOOKS: Mapping[str, list[Callable[..., Any]]] = {"response": [received.keep]}
 
 
 class Server:
-    """A server process; `url` is its root and `client` an httpx client of that root."""
+    """A server process; `url` is its root and `client` an httpx client of that root.
+
+    What it writes to stderr goes to the file `log`, or where that of the tests goes.
+    """
+
+    log: Path | None = None
 
     def __init__(self, database_url: str, **settings: str) -> None:
-        self.settings = {"auth": "open", "port": "0", "database_url": database_url, **settings}
+        self.settings = {"auth": "open", "port": "0", "database_url": database_url, "log_level": "warning", **settings}
         self.url = ""
         self.client: httpx.Client
         self._process: subprocess.Popen[str] | None = None
@@ -38,9 +44,15 @@ class Server:
         """Start it and wait until it listens."""
         bare = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         given = {PREFIX + name.upper(): value for name, value in self.settings.items()}
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__))], env={**bare, **given}, stdout=subprocess.PIPE, text=True
-        )
+        with contextlib.ExitStack() as stack:
+            stderr = stack.enter_context(self.log.open("ab")) if self.log else None
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__))],
+                env={**bare, **given},
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
         assert self.url, f"the server ended with {self._process.wait(10)}; what it said is above"

@@ -44,6 +44,7 @@ _NO_SUCH_STATEMENT = "26000"
 _READ_ONLY = "25006"
 
 _LONGEST_PAUSE_S = 0.4
+_SAID_EVERY = 25
 # uvloop tells of a reset once: when libpq reads PostgreSQL's last words then, nobody calls it for the end behind them.
 _LOOK_S = 0.25
 # What libpq says when a connection breaks. Its buffer also holds earlier errors with values of rows, which stay out.
@@ -159,7 +160,7 @@ class Lane:
             self._reconnecting = self._loop.create_task(self._keep_trying())
 
     async def _keep_trying(self) -> None:
-        pause_s = 0.05
+        pause_s, failures = 0.05, 0
         try:
             while not self._closed:
                 # jitter: the lanes of every worker lost their connection at the same moment
@@ -167,7 +168,10 @@ class Lane:
                 try:
                     await self._connect()
                 except DatabaseGone as error:
-                    log.warning("%s", error)
+                    # said at first and now and then, not by every lane several times a second
+                    if failures % _SAID_EVERY == 0:
+                        log.warning("%s", error)
+                    failures += 1
                     # short even after long: a second after PostgreSQL is back, everything has to work again
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 else:

@@ -26,7 +26,7 @@ class Bounds:
 
     running: int = 48
     alone: int = 40
-    shared: int = 32
+    shared: int = 24
     least: int = 4
     waiting: int = 256
     waiting_alone: int = 192

@@ -37,6 +37,7 @@ MAX_CONNECTIONS: Final = 4096
 SHED_PAUSE_S: Final = 0.001
 """Refused connections are read again one by one, at this distance, so that refusing leaves time for answering."""
 _LOOK_S: Final = 5.0
+_LAST_S: Final = 1.0
 
 _ANSWER: Final = (
     b"HTTP/1.1 %d %b\r\ncontent-type: application/fhir+json; charset=utf-8\r\ncontent-length: %d\r\n"
@@ -129,6 +130,16 @@ class Protocol(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self._refuse(Issue(Kind.SLOW, "The request took too long to arrive."), b"Request Timeout")
+
+    def shutdown(self) -> None:
+        """The server ends: what was read is answered, what is still arriving has a moment for it."""
+        super().shutdown()
+        if not self._in_head:
+            self.loop.call_later(_LAST_S, self._cut_off)
+
+    def _cut_off(self) -> None:
+        if not self._in_head and not self.transport.is_closing():
+            self._refuse(Issue(Kind.SLOW, "The server is shutting down."), b"Request Timeout")
 
     # requests
 

@@ -1,0 +1,73 @@
+"""What /metrics tells Prometheus, of one process and of several."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from uuid import UUID
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from clinic import Clinic
+from db import Database
+from server import Server
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def _samples(server: Server) -> Samples:
+    answer = httpx.get(f"{server.url}/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def _labelled(name: str, **labels: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return f"fhir_sched_{name}", tuple(sorted(labels.items()))
+
+
+def _until(server: Server, condition: Callable[[Samples], bool]) -> Samples:
+    deadline = time.monotonic() + 20
+    while not condition(found := _samples(server)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+    return found
+
+
+def test_requests_bookings_conflicts_and_connections_are_counted(
+    server: Server, database: Database, tenant: UUID
+) -> None:
+    clinic = Clinic(server, database, tenant)
+    free = clinic.slot(clinic.schedule(), "2031-01-01T09:00:00Z")
+    assert [clinic.book(free).status_code for _ in range(3)] == [201, 409, 409]
+    clinic.http.get(f"Slot/{free['id']}")
+    clinic.close()
+    booked = _labelled("requests_total", route="Appointment", method="POST", status="201")
+    conflict = _labelled("errors_total", route="Appointment", method="POST", status="409")
+    read = _labelled("request_seconds_count", route="Slot/{id}", method="GET")
+    found = _until(server, lambda found: found.get(read) == 1)
+    assert (found[booked], found[conflict]) == (1, 2)
+    assert found[_labelled("bookings_total", outcome="booked")] == 1
+    assert found[_labelled("bookings_total", outcome="conflict")] == 2
+    assert found[_labelled("database_errors_total", reason="slot_taken")] == 2
+    assert found[_labelled("lanes_connected", kind="shared")] == 3
+    assert found[_labelled("lanes_connected", kind="exclusive")] == 8
+    assert found[_labelled("lanes_in_use")] == 0
+    assert found[_labelled("database_round_trips_total")] >= 6
+    assert next(value for (name, _), value in found.items() if name == "process_resident_memory_bytes") > 1e7
+    assert str(tenant) not in str(found)
+
+
+def test_any_of_several_processes_tells_of_all(database: Database, tenant: UUID) -> None:
+    with Server(database.app_url, workers="2") as several:
+        count = _labelled("requests_total", route="metadata", method="GET", status="200")
+        # the port listens before the processes do; whoever comes then waits
+        assert {httpx.get(f"{several.url}/fhir/{tenant}/metadata", timeout=60).status_code for _ in range(20)} == {200}
+        for _ in range(5):
+            assert _until(several, lambda found: found.get(count) == 20)
+        connected = _until(several, lambda found: found[_labelled("lanes_connected", kind="shared")] == 6)
+        assert len([name for name, _ in connected if name == "process_resident_memory_bytes"]) == 2
