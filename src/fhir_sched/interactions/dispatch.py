@@ -207,6 +207,8 @@ async def _conditional_update(context: Context, call: Call, resource: Resource) 
     given = document.get("id")
 
     async def step(inside: Context, found: str | None) -> Answer:
+        if found is None and call.match is not None:
+            raise FhirError(Kind.PRECONDITION, f"If-Match does not fit: no {resource.type} matches the criteria")
         if found is None and given is None:
             return await create(inside, resource, document)
         if found is None:
