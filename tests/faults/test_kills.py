@@ -46,6 +46,31 @@ def test_a_postgresql_that_is_killed_loses_and_halves_nothing(
     assert ends[End.UNKNOWN] > 0
 
 
+def test_commits_that_are_not_written_before_they_are_acknowledged_are_missed(world: World, tmp_path: Path) -> None:
+    """The guard taken away: what the two tests above look for is there to be found."""
+    _set_up(world, "synchronous_commit = off", "wal_writer_delay = '10s'")
+    try:
+        with loaded(world, tmp_path, seed=3) as load:
+            load.work()
+            time.sleep(1.5)
+            world.kill_postgres("all")
+            world.start_postgres()
+            load.rest()
+            eventually(world.quiet, "no connection is about anything")
+            with world.admin() as connection:
+                found = violations(load.operations(), read_state(connection, load.tenant))
+            assert [sentence for sentence in found if "was acknowledged" in sentence]
+    finally:
+        _set_up(world, "synchronous_commit = default", "wal_writer_delay = default")
+
+
+def _set_up(world: World, *settings: str) -> None:
+    with world.admin() as connection:
+        for setting in settings:
+            connection.execute(f"alter system set {setting}".encode())
+        connection.execute("select pg_reload_conf()")
+
+
 def _cycles(
     world: World,
     folder: Path,
