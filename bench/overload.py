@@ -7,6 +7,7 @@ one request in flight each and don't wait when they are refused: the worst that 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import multiprocessing
 import os
@@ -90,9 +91,8 @@ def drive(
     due += [(time.perf_counter() + pace_s * index / connections, connect()) for index in range(connections)]
     while time.perf_counter() < ends:
         now = time.perf_counter()
-        for _, one in [item for item in due if item[0] <= now]:
-            send(one)
-        due = [item for item in due if item[0] > now]
+        while due and due[0][0] <= now:
+            send(heapq.heappop(due)[1])
         for one, _ in poll.poll(0.001 if due else 0.05):
             got = sockets[one].recv(262_144)
             data = partial.pop(one, b"") + got
@@ -110,7 +110,7 @@ def drive(
             if patient and status == b"503":
                 pause_s = 1.0
             if pause_s > 0:
-                due.append((now + pause_s, one))
+                heapq.heappush(due, (now + pause_s, one))
             else:
                 send(one)
     for last in sockets.values():
@@ -222,13 +222,13 @@ def _overload(name: str, port: int, requests: list[bytes], seconds: float, round
     for _ in range(rounds):
         peak = max((drive(port, requests, number, seconds) for number in (32, 64)), key=Answers.rate)
         for patient in (False, True):
-            crowd = drive(port, requests, 640, seconds, patient=patient)
+            crowd = drive(port, requests, 320, seconds, patient=patient)
             shares.append(crowd.rate() / peak.rate())
             kind = "patient" if patient else "impatient"
             best = f"peak {peak.rate():,.0f}/s p99 {peak.at(0.99):.1f} ms"
             refused = f"refused {crowd.rate(b'503'):,.0f}/s p99 {crowd.at(0.99, b'503'):.1f} ms"
             print(
-                f"{name}: {best}; 640 {kind} clients {crowd.rate():,.0f}/s"
+                f"{name}: {best}; 320 {kind} clients {crowd.rate():,.0f}/s"
                 f" ({shares[-1]:.0%}) p99 {crowd.at(0.99):.0f} ms; {refused} {json.dumps(crowd.statuses())}",
                 flush=True,
             )

@@ -20,7 +20,7 @@ from fhir_sched.db.limits import Limits
 from fhir_sched.definition import Param, ReferenceParam, Resource, TokenParam
 from fhir_sched.document import MAX_DEPTH
 from fhir_sched.http.app import MAX_BODY, MAX_URL
-from fhir_sched.http.protocol import MAX_HEAD
+from fhir_sched.http.protocol import BODY_S, HEAD_S, MAX_HEAD, MAX_HEADERS
 from fhir_sched.interactions.entries import MAX_ENTRIES
 from fhir_sched.interactions.idempotent import MAX_KEY
 from fhir_sched.interactions.include import MAX_STEPS, REVERSE_LIMIT
@@ -139,6 +139,9 @@ def request_limits() -> str:
         ("body", _bytes(MAX_BODY), "413"),
         ("path and query of a URL", _bytes(MAX_URL), "414"),
         ("request line and headers", _bytes(MAX_HEAD), "431"),
+        ("number of headers", f"{MAX_HEADERS}", "431"),
+        ("time for the head to arrive", f"{HEAD_S:.0f} s", "408"),
+        ("time for the body to arrive", f"{BODY_S:.0f} s", "408"),
         ("depth of a JSON document", f"{MAX_DEPTH}", "400"),
         ("entries of a batch or transaction", f"{MAX_ENTRIES}", "413"),
         ("operations of a patch", f"{MAX_OPERATIONS}", "413"),
@@ -158,6 +161,7 @@ def database_limits() -> str:
         ("requests waiting for an exclusive connection", f"{ours.queue}", "503"),
         ("time in that queue", f"{ours.queue_timeout_s:.0f} s", "503"),
         ("time after the loss of every connection in which a request still waits", f"{ours.patience_s:.0f} s", "503"),
+        ("wait for a connection after all were lost", f"{ours.patience_s:.0f} s", "503"),
         ("`lock_timeout`", f"{ours.lock_timeout_s:.0f} s", "503"),
         ("`statement_timeout`", f"{ours.statement_timeout_s:.0f} s", "503"),
         ("`idle_in_transaction_session_timeout`", f"{ours.idle_in_transaction_s:.0f} s", "503"),
