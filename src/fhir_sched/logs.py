@@ -141,7 +141,7 @@ def _types(error: BaseException) -> list[str]:
     current: BaseException | None = error
     while current is not None and len(found) < _FRAMES:
         found.append(f"{type(current).__module__}.{type(current).__qualname__}")
-        current = current.__cause__ or current.__context__
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return found
 
 

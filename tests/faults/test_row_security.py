@@ -293,7 +293,9 @@ def test_no_statement_reaches_a_row_of_another_tenant(
             assert FORGOTTEN.search(text), text
             ways.append(Fragment(FORGOTTEN.sub("$1::uuid is not null", text), fragment.args))
         for each in ways:
-            assert _run(stranger, nobody, each) in ("rows 0", "counted 0", "refused 42501"), each.text
+            # 23503: the schedule of a new slot is not there for a stranger, which is told before anything else
+            refusals = ("rows 0", "counted 0", "refused 42501", "refused 23503")
+            assert _run(stranger, nobody, each) in refusals, each.text
             assert _run(stranger, owner, Fragment("select 1 where false")) == "rows 0"
     assert _rows_of(database, owner) == before
     assert not any(_rows_of(database, nobody).values())
