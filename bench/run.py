@@ -91,6 +91,7 @@ def _server(url: str) -> Iterator[tuple[int, psutil.Process]]:
         [command, "serve", "--auth", "open", "--port", str(port)],
         env={**environment, "FHIR_SCHED_DATABASE_URL": url},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # a line for each request, which is written all the same
     )
     try:
         _wait(port, process)

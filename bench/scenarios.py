@@ -59,6 +59,10 @@ class _Catcher:
 
     write = read
 
+    def measured(self) -> Any:
+        """Nothing is measured here; the application only wants to know whom to ask."""
+        raise RuntimeError("there are no connections to measure")
+
 
 def caught(raw: bytes) -> Fragment:
     """The statement that the application runs for a raw HTTP request."""
