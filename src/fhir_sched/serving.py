@@ -30,6 +30,7 @@ _NOT_READY_S = 1.5
 _KEEP_ALIVE_S = 75
 _GRACE_S = 5
 _BACKLOG = 2048
+_ACCEPTS = 16
 # the variable of prometheus_client, which must not be imported before it is set
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -184,9 +185,11 @@ def _run(settings: Settings, listener: socket.socket, announce: Callable[[], Non
         workers=settings.workers,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    # libuv takes one connection a turn of the loop from each descriptor, and turns are long when there is much to do.
+    listeners = [listener, *(listener.dup() for _ in range(_ACCEPTS // settings.workers - 1))]
     if settings.workers == 1:
         server = _Server(config, announce)
-        server.run([listener])
+        server.run(listeners)
         if not server.started:
             raise StartError("the server did not start; the log above says why")
     else:
@@ -196,7 +199,7 @@ def _run(settings: Settings, listener: socket.socket, announce: Callable[[], Non
         with tempfile.TemporaryDirectory(prefix="fhir-sched-metrics-") as directory:
             # each process writes its metrics there, so that any of them can show those of all
             os.environ[MULTIPROCESS_DIR] = directory
-            Multiprocess(config, sockets=[listener]).run()
+            Multiprocess(config, sockets=listeners).run()
 
 
 @contextlib.contextmanager
