@@ -7,6 +7,7 @@ Knows nothing of requests, SQL text or rows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -218,6 +219,8 @@ class Source:
 
 HEAD = ("id", "version", "updated_at", "fhir")
 
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
 METHODS: Mapping[str, str] = {
     "read": "GET",
     "vread": "GET",
@@ -295,7 +298,7 @@ class Resource:
         """The source and UUID of a logical id; None where the id can't be one of this resource."""
         prefix, _, text = fhir_id.partition("-")
         source = self.source.get(prefix)
-        if source is None or len(text) != 36 or text != text.lower() or not _is_uuid(text):
+        if source is None or _UUID.fullmatch(text) is None:
             return None
         return source, text
 
@@ -311,12 +314,3 @@ def _marked(document: Mapping[str, Any], mark: tuple[str, str] | None) -> bool:
     if name != "extension":
         return document.get(name) == wanted
     return any(extension.get("url") == wanted for extension in document.get("extension", ()))
-
-
-def _is_uuid(text: str) -> bool:
-    hexadecimal = text.replace("-", "")
-    return (
-        len(hexadecimal) == 32
-        and all(text[index] == "-" for index in (8, 13, 18, 23))
-        and all(letter in "0123456789abcdef" for letter in hexadecimal)
-    )

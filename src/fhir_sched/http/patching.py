@@ -19,8 +19,7 @@ ACCEPT_PATCH = ("Accept-Patch", ", ".join(FORMATS))
 
 def json_patch(request: Request) -> Callable[[], Any] | None:
     """What parses the operations (it raises 400 for a body that is not JSON); None for another Content-Type."""
-    kind, _ = negotiate.media_type(request.header(b"content-type"))
-    if request.method != "PATCH" or kind != JSON_PATCH:
+    if request.method != "PATCH" or negotiate.media_type(request.header(b"content-type"))[0] != JSON_PATCH:
         return None
     return lambda: document.parse_any(request.body)
 

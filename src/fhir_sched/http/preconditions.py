@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date
+from functools import lru_cache
 
 from fhir_sched.interactions.context import Condition
 from fhir_sched.outcome import FhirError, Kind
@@ -43,9 +44,15 @@ def preference(header: str, name: str) -> str:
 
 def http_date(modified: bytes) -> bytes:
     """An `updated_at` column as Last-Modified writes it."""
+    day = _day(modified[:10])
+    return b"%b %b GMT" % (day, modified[11:19]) if day and modified[10:11] == b" " else b""
+
+
+@lru_cache(maxsize=1024)
+def _day(text: bytes) -> bytes:
+    """`2026-06-02` as `Tue, 02 Jun 2026`; empty for a day that Python does not know."""
     try:
-        moment = datetime.fromisoformat(modified[:19].decode())
+        day = date.fromisoformat(text.decode())
     except ValueError:
         return b""
-    day, month = _DAYS[moment.weekday()], _MONTHS[moment.month - 1]
-    return f"{day}, {moment.day:02d} {month} {moment.year:04d} {moment:%H:%M:%S} GMT".encode()
+    return f"{_DAYS[day.weekday()]}, {day.day:02d} {_MONTHS[day.month - 1]} {day.year:04d}".encode()
