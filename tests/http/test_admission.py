@@ -18,8 +18,10 @@ from fhir_sched.http.admission import Bounds, Gate
 from fhir_sched.outcome import FhirError
 from server import Server
 
-BOUNDS = Bounds(running=6, alone=4, shared=4, least=2, waiting=8, waiting_alone=6, patience_s=5.0)
+BOUNDS = Bounds(running=6, alone=4, shared=4, least=2, waiting=8, patience_s=5.0)
 NOISY, QUIET = b"noisy", b"quiet"
+# three quarters of the places for those that wait
+WAITING_ALONE = 192
 
 
 class _Crowd:
@@ -94,6 +96,31 @@ def test_a_tenant_finds_room_while_another_one_waits_behind_itself() -> None:
     _scene(play)
 
 
+def test_many_tenants_that_asked_just_before_leave_a_tenant_room_to_wait() -> None:
+    async def play(crowd: _Crowd) -> None:
+        for number in range(50):
+            await crowd.ask(b"%d" % number)
+            await crowd.end(b"%d" % number)
+        await crowd.ask(QUIET, 16)
+        assert (len(crowd.running), crowd.refused) == (4, 0)
+        await crowd.end(QUIET, 4)
+        assert (len(crowd.running), crowd.gate.waiting) == (4, 8)
+
+    _scene(play, Bounds())
+
+
+def test_a_tenant_that_waits_for_much_leaves_others_room_to_wait() -> None:
+    async def play(crowd: _Crowd) -> None:
+        await crowd.ask(NOISY, 15)
+        await crowd.ask(b"third", 2)
+        await crowd.ask(QUIET, 3)
+        assert (crowd.gate.waiting, crowd.refused) == (8, 6)
+        await crowd.end(b"third")
+        assert crowd.running.count(QUIET) == 1
+
+    _scene(play)
+
+
 def test_those_that_wait_come_in_turns() -> None:
     async def play(crowd: _Crowd) -> None:
         await crowd.ask(b"first", 4)
@@ -114,7 +141,7 @@ def test_a_turn_that_does_not_come_is_refused_and_one_that_is_given_up_is_forgot
         await asyncio.wait([crowd.tasks[5]], timeout=2)
         assert (crowd.refused, crowd.gate.waiting) == (1, 0)
 
-    _scene(play, Bounds(running=6, alone=4, waiting=8, waiting_alone=6, patience_s=0.05))
+    _scene(play, Bounds(running=6, alone=4, waiting=8, patience_s=0.05))
 
 
 def test_a_request_that_is_given_up_as_its_turn_comes_leaves_its_place() -> None:
@@ -158,14 +185,14 @@ def test_a_server_that_is_full_says_so_at_once_and_serves_others(
     with contextlib.ExitStack() as stack:
         crowd, late = (
             [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(number)]
-            for number in (bounds.alone + bounds.waiting_alone, 60)
+            for number in (bounds.alone + WAITING_ALONE, 60)
         )
         holder = stack.enter_context(database.connect_admin())
         stack.enter_context(holder.transaction())
         holder.execute("select from slots where id = %s for update", [slot["id"].removeprefix("slt-")])
         for client in crowd:
             client.sendall(request)
-        _wait_for(server, "fhir_sched_requests_waiting", bounds.waiting_alone)
+        _wait_for(server, "fhir_sched_requests_waiting", WAITING_ALONE)
         took = [_refused(client, request) for client in late]
         assert sorted(took)[len(took) // 2] < 0.02
         with server.fhir(uuid4()) as others:

@@ -21,7 +21,9 @@ class Bounds:
     """Of one server process: requests in progress, those that wait for that, and for how long (seconds) they do.
 
     A tenant alone may have `alone` in progress; several that asked within the last two seconds `shared` divided among
-    them, but `least` each. `body_bytes` are those of large bodies that are being read or worked on.
+    them, but `least` each. A tenant's queue may be `growth` times as long as what is left of `waiting`: long while
+    nobody else waits, however many asked just before, and never so long that another one finds no room.
+    `body_bytes` are those of large bodies that are being read or worked on.
     """
 
     running: int = 48
@@ -29,7 +31,7 @@ class Bounds:
     shared: int = 24
     least: int = 4
     waiting: int = 256
-    waiting_alone: int = 192
+    growth: int = 3
     patience_s: float = 2.0
     body_bytes: int = 64 * 1024 * 1024
 
@@ -87,7 +89,7 @@ class Gate:
             return False
         tenant = self._tenants.get(key)
         waiting = len(tenant.turns) if tenant is not None else 0
-        return self.waiting >= self.bounds.waiting or waiting >= self._may_wait()
+        return waiting >= self.bounds.growth * (self.bounds.waiting - self.waiting)
 
     def place(self, key: bytes) -> _Place:
         """A context that enters and leaves."""
@@ -128,10 +130,6 @@ class Gate:
     def _may_run(self) -> int:
         bounds = self.bounds
         return bounds.alone if self._active == 1 else max(bounds.least, bounds.shared // self._active)
-
-    def _may_wait(self) -> int:
-        bounds = self.bounds
-        return bounds.waiting_alone if self._active == 1 else max(bounds.least, bounds.waiting // self._active)
 
     def _notice(self, key: bytes) -> None:
         """Remember who asked within the last one or two seconds."""
