@@ -85,9 +85,19 @@ def test_a_database_that_is_ahead_is_refused(empty: Database, directory: Path) -
         migrate(empty.admin_url, directory=directory)
 
 
-def test_a_gap_in_the_numbers_is_refused(empty: Database, directory: Path) -> None:
+def test_numbers_may_be_left_out_but_not_given_twice(empty: Database, directory: Path) -> None:
     (directory / "004_late.sql").write_text("select 1", encoding="utf-8")
-    with pytest.raises(MigrationError, match="without a gap"):
+    assert migrate(empty.admin_url, directory=directory)[-1] == "004_late.sql"
+    (directory / "004_again.sql").write_text("select 1", encoding="utf-8")
+    with pytest.raises(MigrationError, match="each number once"):
+        migrate(empty.admin_url, directory=directory)
+
+
+def test_a_file_that_comes_behind_one_that_was_applied_is_refused(empty: Database, directory: Path) -> None:
+    (directory / "004_late.sql").write_text("select 1", encoding="utf-8")
+    migrate(empty.admin_url, directory=directory)
+    (directory / "003_between.sql").write_text("select 1", encoding="utf-8")
+    with pytest.raises(MigrationError, match="the database has migration 4 late where this version has 003_between"):
         migrate(empty.admin_url, directory=directory)
 
 

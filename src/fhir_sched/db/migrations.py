@@ -62,9 +62,10 @@ def available(directory: Path | None = None) -> tuple[Migration, ...]:
         for path in files
         if (match := _FILE_NAME.fullmatch(path.name))
     ]
-    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
+    numbers = [migration.version for migration in found]
+    if numbers[:1] != [1] or len(set(numbers)) != len(numbers):
         names = ", ".join(migration.file_name for migration in found)
-        raise MigrationError(f"the migrations are not numbered 001, 002, … without a gap: {names or 'none found'}")
+        raise MigrationError(f"the migrations are not numbered from 001, each number once: {names or 'none found'}")
     return tuple(found)
 
 
@@ -147,7 +148,9 @@ def _compare(migrations: Sequence[Migration], recorded: Sequence[tuple[int, str,
         )
     for migration, (version, name, checksum) in zip(migrations, recorded, strict=False):
         if (version, name) != (migration.version, migration.name):
-            raise MigrationError(f"the database has migration {version} {name} where this version has {migration.name}")
+            raise MigrationError(
+                f"the database has migration {version} {name} where this version has {migration.file_name}"
+            )
         if checksum != migration.checksum:
             raise MigrationError(
                 f"{migration.file_name} is not what was applied to this database (its checksum differs): "
