@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from fhir_sched import __version__, profiles
 from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, TokenParam
+from fhir_sched.operation import Operation
 from fhir_sched.patch import FORMATS
 from fhir_sched.resources import RESOURCES
+from fhir_sched.resources.operations import OPERATIONS
 from fhir_sched.search.parse import modifiers
 
 CHANGED: Final = "2026-11-23"
@@ -84,7 +86,8 @@ def statement(base: str, oauth_uris: Sequence[tuple[str, str]] | None = None) ->
                     for code in SYSTEM_METHODS
                     if code in _INTERACTIONS
                 ],
-                "resource": [*map(_resource, RESOURCES.values()), _conformance("StructureDefinition")],
+                "resource": [*map(_resource, RESOURCES.values()), *map(_conformance, profiles.definitions())],
+                **_invoked("", []),
             }
         ],
     }
@@ -133,8 +136,18 @@ def _resource(resource: Resource) -> dict[str, Any]:
         **({"searchInclude": forward} if forward else {}),
         **({"searchRevInclude": reverse} if reverse else {}),
         "searchParam": [_search_param(resource, param) for param in resource.params],
-        **({"operation": [_VALIDATE]} if "validate" in resource.interactions else {}),
+        **_invoked(resource.type, [_VALIDATE] if "validate" in resource.interactions else []),
     }
+
+
+def _invoked(kind: str, further: list[dict[str, str]]) -> dict[str, Any]:
+    """The operations of a type ("" for those of the whole system), after `further` ones."""
+    listed = [*further, *(_operation(each) for each in OPERATIONS if each.type == kind)]
+    return {"operation": listed} if listed else {}
+
+
+def _operation(operation: Operation) -> dict[str, str]:
+    return {"name": operation.code, "definition": operation.definition, "documentation": operation.doc}
 
 
 def _documentation(resource: Resource) -> str:

@@ -1,6 +1,7 @@
-"""What the product itself defines: the StructureDefinitions of its extensions, made from their declarations.
+"""What the product itself defines: StructureDefinitions of its extensions, OperationDefinitions of its operations.
 
-R4 5.4 (StructureDefinition), 2.4 (Extensibility). Knows nothing of HTTP or of tenants: all tenants share them.
+Made from their declarations. R4 5.4 (StructureDefinition), 2.4 (Extensibility), 6.5 (OperationDefinition).
+Knows nothing of HTTP or of tenants: all tenants share them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any, Final
 from fhir_sched import __version__
 from fhir_sched.definition import Param, TokenParam, UriParam
 from fhir_sched.extensions import RULE_PARTS, Availability, Extensions, Part
+from fhir_sched.operation import Operation, Parameter
 from fhir_sched.resources import RESOURCES
+from fhir_sched.resources.operations import OPERATIONS
 
 INTERACTIONS: Final = ("read", "search-type")
 PARAMS: Final[tuple[Param, ...]] = (
@@ -21,7 +24,7 @@ PARAMS: Final[tuple[Param, ...]] = (
         "Logical id of this artifact",
         definition="http://hl7.org/fhir/SearchParameter/Resource-id",
     ),
-    UriParam("url", "StructureDefinition.url", "The uri that identifies the structure definition"),
+    UriParam("url", "StructureDefinition.url | OperationDefinition.url", "The uri that identifies the definition"),
 )
 """The search parameters of these types; each finds the exact value."""
 
@@ -30,7 +33,10 @@ PARAMS: Final[tuple[Param, ...]] = (
 def definitions() -> dict[str, dict[str, dict[str, Any]]]:
     """The resources by type and id."""
     found = [(resource.type, part) for resource in RESOURCES.values() for part in _parts(resource.type)]
-    return {"StructureDefinition": {part.name: _extension(kind, part) for kind, part in sorted(found, key=_by_name)}}
+    return {
+        "StructureDefinition": {part.name: _extension(kind, part) for kind, part in sorted(found, key=_by_name)},
+        "OperationDefinition": {each.id: _operation(each) for each in OPERATIONS},
+    }
 
 
 def _by_name(found: tuple[str, Part]) -> str:
@@ -90,6 +96,49 @@ def _value(prefix: str, kind: str) -> dict[str, Any]:
         "path": f"Extension{'.extension' if prefix else ''}.value[x]",
         "min": 1,
         "type": [{"code": kind[0].lower() + kind[1:]}],
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    """The OperationDefinition; `base` is the definition that somebody else gave of the same operation."""
+    return {
+        "resourceType": "OperationDefinition",
+        "id": operation.id,
+        "url": operation.url,
+        "version": __version__,
+        "name": "".join(word.capitalize() for word in operation.id.split("-")),
+        "title": operation.title,
+        "status": "active",
+        "kind": "operation",
+        "description": operation.doc,
+        "affectsState": operation.affects_state,
+        "code": operation.code,
+        **({"base": operation.defined} if operation.defined else {}),
+        **({"resource": [operation.type]} if operation.type else {}),
+        "system": "system" in operation.levels,
+        "type": "type" in operation.levels,
+        "instance": "instance" in operation.levels,
+        **_parameters(operation),
+    }
+
+
+def _parameters(operation: Operation) -> dict[str, Any]:
+    listed = [_parameter(each, "in") for each in operation.inputs] + [
+        _parameter(each, "out") for each in operation.outputs
+    ]
+    return {"parameter": listed} if listed else {}
+
+
+def _parameter(parameter: Parameter, use: str) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "use": use,
+        "min": parameter.min,
+        "max": parameter.max,
+        "documentation": parameter.doc,
+        **({"type": parameter.type} if parameter.type else {}),
+        **({"targetProfile": list(parameter.targets)} if parameter.targets else {}),
+        **({"searchType": parameter.search_type} if parameter.search_type else {}),
     }
 
 

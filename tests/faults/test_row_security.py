@@ -36,6 +36,7 @@ from fhir_sched.outcome import FhirError
 from fhir_sched.search.values import form
 from fhir_sched.security.caller import OPEN, Caller
 from fhir_sched.security.scopes import parse
+from fhir_sched.settings import load
 
 Answer = TypeVar("Answer")
 Resource = dict[str, Any]
@@ -104,8 +105,8 @@ class Tour:
         self.noted: dict[str, Fragment] = {}
         work = Noting(Alone(lanes, str(tenant)), self.noted)
         base = f"http://clinic.example/fhir/{tenant}"
-        self.context = Context(str(tenant), base, work, OPEN)
-        self.own = Context(str(tenant), base, work, OWN)
+        self.context = Context(str(tenant), base, work, OPEN, load())
+        self.own = Context(str(tenant), base, work, OWN, load())
 
     async def ask(self, method: str, path: str, body: Resource | None = None, **given: Any) -> Resource:
         """The document of the answer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_sched.resources import RESOURCES
+from fhir_sched.resources.operations import OPERATIONS
 from fhir_sched.search.several import COMPARTMENTS
 
 UNKNOWN: Final = "{unknown}"
@@ -15,9 +16,7 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 _DEFINITIONS: Final = frozenset(
     {"StructureDefinition", "SearchParameter", "OperationDefinition", "ValueSet", "CodeSystem", "AuditEvent"}
 )
-_OPERATIONS: Final = frozenset(
-    {"$find", "$hold", "$book", "$generate-slots", "$bulk-publish", "$validate", "$status", "$events", "$export"}
-)
+_OPERATIONS: Final = frozenset({"$validate", *(operation.word for operation in OPERATIONS)})
 _SYSTEM: Final = frozenset({"", "metadata", "_search", "_history"})
 _TYPES: Final[frozenset[str]] = frozenset(RESOURCES) | _DEFINITIONS | {"Subscription"}
 

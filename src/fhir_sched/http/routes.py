@@ -32,7 +32,8 @@ class Routes:
     """The FHIR API of one server: `handle` answers every request below `/fhir/`."""
 
     def __init__(self, settings: Settings, lanes: Lanes) -> None:
-        self.lanes, self.strict = lanes, settings.search_handling is SearchHandling.STRICT
+        self.settings, self.lanes = settings, lanes
+        self.strict = settings.search_handling is SearchHandling.STRICT
         self.authenticator = Authenticator(settings)
         self.smart = SmartConfiguration(settings, self.authenticator.issuers, self.authenticator.fetcher)
         self._told = settings.public_url is not None
@@ -53,7 +54,9 @@ class Routes:
         base = f"{request.root}/fhir/{tenant}"
         if caller is None:
             return await conformance.public(base, tenant, request, path, self.smart)
-        return await self._respond(Context(tenant, base, Alone(self.lanes, tenant), caller), request, path)
+        return await self._respond(
+            Context(tenant, base, Alone(self.lanes, tenant), caller, self.settings), request, path
+        )
 
     async def close(self) -> None:
         """Let go of the connections to authorization servers."""
@@ -102,6 +105,7 @@ class Routes:
             modified_since=request.header(b"if-modified-since"),
             none_exist=_utf8(headers.get(b"if-none-exist", b"")),
             json_patch=patching.json_patch(request),
+            bodyless=not request.body,
         )
 
     def _strict(self, request: Request) -> bool:

@@ -19,7 +19,7 @@ class Call:
     `body` parses when it is asked for and raises 400 or 415. `unchanged_since` are If-None-Match versions (empty: any)
     and If-Modified-Since (an HTTP date); `none_exist` is the query of If-None-Exist; `row_id` is an id chosen in
     advance for a create. `json_patch` parses the operations of a JSON Patch, and is None where the body is none.
-    `strict`: unknown search parameters are refused.
+    `strict`: unknown search parameters are refused. `bodyless`: nothing was sent that `body` could parse.
     """
 
     method: str
@@ -33,3 +33,4 @@ class Call:
     none_exist: str = ""
     row_id: str | None = None
     json_patch: Callable[[], Any] | None = None
+    bodyless: bool = False

@@ -17,16 +17,18 @@ from fhir_sched.search.parse import Parser
 from fhir_sched.security import view
 from fhir_sched.security.caller import Caller
 from fhir_sched.security.guard import Guard
+from fhir_sched.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, and who asks."""
+    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, who asks, and how we serve."""
 
     tenant: str
     base: str
     work: Work
     caller: Caller
+    settings: Settings
 
     @property
     def subject(self) -> str:

@@ -15,6 +15,7 @@ from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.history import history, vread
+from fhir_sched.interactions.operations import invoke
 from fhir_sched.interactions.patch import Change
 from fhir_sched.interactions.permitted import create, delete, patch, update
 from fhir_sched.interactions.read import read, unchanged
@@ -23,7 +24,7 @@ from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.patch.fhirpath_patch import apply_fhirpath_patch
 from fhir_sched.patch.json_patch import apply_json_patch
 from fhir_sched.r4.structure import TYPES
-from fhir_sched.resources import RESOURCES
+from fhir_sched.resources import RESOURCES, operations
 from fhir_sched.search import several
 from fhir_sched.search.parse import Parser
 from fhir_sched.search.several import COMPARTMENTS
@@ -52,6 +53,9 @@ async def perform(context: Context, call: Call) -> Answer:
 
 def _offered(context: Context, call: Call) -> Actions:
     """The actions by method: those of the path that the resource declares, which is what metadata tells too."""
+    invoked = operations.at(call.path)
+    if invoked is not None:
+        return {method: lambda: invoke(context, call, *invoked) for method in invoked[0].methods}
     resource = RESOURCES.get(call.path[0]) if call.path else None
     methods, offered = (METHODS, resource.interactions) if resource else (SYSTEM_METHODS, SYSTEM_METHODS)
     actions = {

@@ -75,7 +75,9 @@ def _lacks_resource(entry: dict[str, Any]) -> bool:
     request = entry.get("request", {})
     if request.get("method") not in ("POST", "PUT", "PATCH") or isinstance(entry.get("resource"), dict):
         return False
-    return not str(request.get("url", "")).partition("?")[0].endswith("_search")
+    path = str(request.get("url", "")).partition("?")[0]
+    # The inputs of an operation may all be in its URL.
+    return not path.endswith("_search") and not path.rpartition("/")[2].startswith("$")
 
 
 def call(context: Context, entry: dict[str, Any], manner: Manner) -> Call:
@@ -96,6 +98,7 @@ def call(context: Context, entry: dict[str, Any], manner: Manner) -> Call:
         match=manner.versions(request.get("ifMatch", ""), "ifMatch"),
         none_match=manner.versions(request.get("ifNoneMatch", ""), "ifNoneMatch"),
         none_exist=request.get("ifNoneExist", ""),
+        bodyless=not isinstance(resource, dict),
     )
 
 

@@ -12,6 +12,7 @@ from fhir_sched import __version__, profiles
 from fhir_sched.openapi import answers, parameters, schemas
 from fhir_sched.openapi.beside import of_definitions, of_pages, of_system
 from fhir_sched.openapi.hosted import of_resources
+from fhir_sched.openapi.invoked import of_operations
 from fhir_sched.openapi.operations import shared
 from fhir_sched.resources import RESOURCES
 
@@ -51,7 +52,7 @@ def _schemas() -> dict[str, Any]:
 
 def _paths() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for path, method, operation in (*of_resources(), *of_system(), *of_definitions(), *of_pages()):
+    for path, method, operation in (*of_resources(), *of_operations(), *of_system(), *of_definitions(), *of_pages()):
         item = found.setdefault(path, _shared_parameters(path))
         item[method.lower()] = operation
     return found

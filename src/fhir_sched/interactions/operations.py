@@ -1,0 +1,42 @@
+"""An operation -> what it does, and the scopes without which it does not begin. R4 3.2.
+
+The operations themselves are declared in `resources.operations`; each one's work is a module of its own. Knows nothing
+of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from fhir_sched.interactions.call import Call
+from fhir_sched.interactions.context import Answer, Context
+from fhir_sched.interactions.given import Given, given
+from fhir_sched.operation import Operation
+from fhir_sched.security.decision import decide
+from fhir_sched.security.guard import refused
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """An operation that was asked for: with its inputs, on which instance ("" at the other levels), by which call."""
+
+    operation: Operation
+    fhir_id: str
+    given: Given
+    call: Call
+
+
+Action = Callable[[Context, Invocation], Awaitable[Answer]]
+
+ACTIONS: Mapping[str, Action] = {}
+"""What each operation does, by the id of its definition."""
+
+
+async def invoke(context: Context, call: Call, operation: Operation, fhir_id: str) -> Answer:
+    """The operation's answer. Raises 403 beyond the scopes, 400 for inputs that it does not take."""
+    for kind, letters in operation.needs:
+        for letter in letters:
+            if not decide(context.caller, letter, kind).allowed:
+                raise refused(letter, kind)
+    return await ACTIONS[operation.id](context, Invocation(operation, fhir_id, given(operation, call), call))

@@ -1,0 +1,32 @@
+"""The operations that are served. Whoever adds one gives it its action in `interactions.operations`.
+
+Dispatch, metadata, OpenAPI and capability/ follow from here. Knows nothing of what an operation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fhir_sched.operation import Level, Operation
+
+OPERATIONS: tuple[Operation, ...] = ()
+
+
+def at(path: Sequence[str]) -> tuple[Operation, str] | None:
+    """The operation at a path below the base, and the id of the instance ("" at the other levels); None: no such."""
+    match path:
+        case [word]:
+            return _found("system", "", word, "")
+        case [kind, word]:
+            return _found("type", kind, word, "")
+        case [kind, fhir_id, word]:
+            return _found("instance", kind, word, fhir_id)
+    return None
+
+
+def _found(level: Level, kind: str, word: str, fhir_id: str) -> tuple[Operation, str] | None:
+    for operation in OPERATIONS:
+        of_type = "" if level == "system" else operation.type
+        if operation.word == word and kind == of_type and level in operation.levels:
+            return operation, fhir_id
+    return None
