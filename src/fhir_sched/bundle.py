@@ -12,6 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import orjson
 
+from fhir_sched import mapping
 from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
@@ -20,11 +21,13 @@ Writer = Callable[[Row], bytes]
 
 
 def entries(
-    base: str, resource: Resource, source: Source, rows: Iterable[Row], write: Writer, mode: bytes = b"match"
+    base: str, resource: Resource, source: Source, rows: Sequence[Row], write: Writer | None, mode: bytes = b"match"
 ) -> list[bytes]:
-    """An entry for each row of one source, `mode` match or include."""
+    """An entry for each row of one source, `mode` match or include; whole, or what `write` makes of a row."""
     head = f'{{"fullUrl":"{base}/{resource.type}/{source.prefix}-'.encode()
     tail = b',"search":{"mode":"' + mode + b'"}}'
+    if write is None:
+        return mapping.entries(resource, source, rows, head, tail)
     return [b'%b%b","resource":%b%b' % (head, row[0] or b"", write(row), tail) for row in rows]
 
 

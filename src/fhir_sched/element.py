@@ -24,6 +24,9 @@ _ABSENT = b'{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-a
 
 Columns = dict[str, bytes | None]
 
+INSTANTS = codec.Instants()
+"""For all templates."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -48,8 +51,8 @@ class Plain:
 
 
 def _plain_instant(name: str, column: str) -> Plain:
-    guards = (f"{column} is not None", f"{column}[10:11] == b' '", f"{column}[-3:] == b'+00'")
-    return Plain(f',"{name}":"%bT%bZ"'.encode(), (f"{column}[:10]", f"{column}[11:-3]"), guards)
+    found = f"instants[{column}]"
+    return Plain(f',"{name}":"%b"'.encode(), (found,), (found,), (("instants", INSTANTS),))
 
 
 @dataclass(frozen=True)

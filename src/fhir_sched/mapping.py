@@ -28,7 +28,7 @@ from fhir_sched.definition import (
     UriParam,
 )
 from fhir_sched.document import dumps
-from fhir_sched.element import Columns, Element, Plain, Reading
+from fhir_sched.element import INSTANTS, Columns, Element, Plain, Reading
 from fhir_sched.extensions import Extensions
 from fhir_sched.outcome import FhirError, Issue
 from fhir_sched.reference import Target, of_element
@@ -41,34 +41,57 @@ _SERVER_META = ("versionId", "lastUpdated")
 
 Row = Sequence[bytes | None]
 Template = Callable[[Row], bytes | None]
+Writer = Callable[[Row], bytes]
+Entries = Callable[[Sequence[Row], bytes, bytes, Writer], list[bytes]]
 
 
-def compiled(resource: Resource, source: Source) -> Template:
-    """A function that writes an ordinary row in one step, and gives None for any other row.
+def compiled(resource: Resource, source: Source) -> tuple[Template, Entries]:
+    """A function that writes an ordinary row in one step, and gives None for any other row; one for many rows.
 
-    It is put together from what the elements say of their ordinary case (`Element.plain`), so the table stays the only
-    definition; a test holds its bytes against those of the elements one by one.
+    The second writes each row as an entry of a Bundle: what begins a fullUrl, the id, the resource, and an end; its
+    last argument writes the rows that are not ordinary.
+    Both are put together from what the elements say of their ordinary case (`Element.plain`), so the table stays the
+    only definition; a test holds their bytes against those of the elements one by one.
     """
     name = {column: f"c{place}" for place, column in enumerate(source.columns)}
     head = Plain(
         f'{{"resourceType":"{resource.type}","id":"{source.prefix}-%b","meta":{{"versionId":"%b",'
-        f'"lastUpdated":"%bT%bZ"}},"identifier":[{{"system":"{BUSINESS_IDENTIFIER}",'
+        f'"lastUpdated":"%b"}},"identifier":[{{"system":"{BUSINESS_IDENTIFIER}",'
         f'"value":"{source.prefix}_%b"}}]'.encode(),
-        ("c0", "c1", "c2[:10]", "c2[11:-3]", "c0"),
-        ("c3 is None", "c2[10:11] == b' '", "c2[-3:] == b'+00'"),
+        ("c0", "c1", "instants[c2]", "c0"),
+        ("c3 is None", "instants[c2]"),
+        (("instants", INSTANTS),),
     )
     parts = [head, *(each.plain(*(name[column] for column in each.shown)) for each in source.elements)]
     constants: dict[str, Any] = {constant: value for part in parts for constant, value in part.names}
     constants["FORMAT"] = b"".join(part.format for part in parts) + b"}"
+    constants["ENTRY"] = b'%b%b","resource":' + constants["FORMAT"] + b"%b"
     values = ", ".join(value for part in parts for value in part.values)
     guards = " and ".join(dict.fromkeys(guard for part in parts for guard in part.guards))
-    columns = ", ".join(name.values())
-    # A union's rows and those of a history end in what other sources or the order need.
-    cut = f"if len(row) != {len(name)}: row = row[:{len(name)}]"
-    text = f"def template(row):\n    {cut}\n    {columns} = row\n    return FORMAT % ({values}) if {guards} else None"
+    text = _COMPILED.format(width=len(name), columns=", ".join(name.values()), values=values, guards=guards)
     exec(text, constants)  # noqa: S102 - made of our own declarations, once
-    template: Template = constants["template"]
-    return template
+    return constants["template"], constants["entries"]
+
+
+# A union's rows and those of a history end in what other sources or the order need: they are cut.
+_COMPILED = """
+def template(row):
+    if len(row) != {width}: row = row[:{width}]
+    {columns} = row
+    return FORMAT % ({values}) if {guards} else None
+
+def entries(rows, head, tail, other):
+    found = []
+    add = found.append
+    for row in rows:
+        if len(row) != {width}: row = row[:{width}]
+        {columns} = row
+        if {guards}:
+            add(ENTRY % (head, c0, {values}, tail))
+        else:
+            add(b'%b%b","resource":%b%b' % (head, c0, other(row), tail))
+    return found
+"""
 
 
 class Renderer:
@@ -77,7 +100,7 @@ class Renderer:
     def __init__(self, resource: Resource, source: Source) -> None:
         place = {column: index for index, column in enumerate(source.columns)}
         prefix = source.prefix.encode()
-        self.template = compiled(resource, source)
+        self.template, self.entries = compiled(resource, source)
         self.head = (
             b'{"resourceType":"%b","id":"%b-%%b","meta":{"versionId":"%%b","lastUpdated":"%%b"},'
             b'"identifier":[{"system":"%b","value":"%b_%%b"}]'
@@ -107,11 +130,10 @@ def to_json(resource: Resource, source: Source, row: Row) -> bytes:
     return renderer.template(row) or _out_of_the_ordinary(renderer, row)
 
 
-def writer(resource: Resource, source: Source) -> Callable[[Row], bytes]:
-    """`to_json` of one source, for many rows."""
+def entries(resource: Resource, source: Source, rows: Sequence[Row], head: bytes, tail: bytes) -> list[bytes]:
+    """`to_json` of each row between `head`, its UUID and `","resource":` in front and `tail` behind."""
     renderer = _renderer(resource, source)
-    template = renderer.template
-    return lambda row: template(row) or _out_of_the_ordinary(renderer, row)
+    return renderer.entries(rows, head, tail, lambda row: _out_of_the_ordinary(renderer, row))
 
 
 def _out_of_the_ordinary(renderer: Renderer, row: Row) -> bytes:

@@ -52,14 +52,16 @@ class Context:
 
     def shown(self, resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
         """The JSON of a row as the caller may see it."""
-        return self.writer(resource, source)(row)
-
-    def writer(self, resource: Resource, source: Source) -> Callable[[Sequence[bytes | None]], bytes]:
-        """`shown` for many rows of one source."""
-        write = mapping.writer(resource, source)
+        whole = mapping.to_json(resource, source, row)
         if self.caller.everything or view.unlimited(self.caller, resource.type):
-            return write
-        return lambda row: view.shown(self.caller, resource.type, write(row), self.base)
+            return whole
+        return view.shown(self.caller, resource.type, whole, self.base)
+
+    def writer(self, resource: Resource, source: Source) -> Callable[[Sequence[bytes | None]], bytes] | None:
+        """`shown` for many rows of one source; None where the caller may see each as it is."""
+        if self.caller.everything or view.unlimited(self.caller, resource.type):
+            return None
+        return lambda row: self.shown(resource, source, row)
 
 
 @dataclass(frozen=True, slots=True)

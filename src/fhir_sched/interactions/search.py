@@ -46,9 +46,6 @@ def _entries(context: Context, query: Query, plan: sql.Plan, rows: Sequence[Row]
     """The matches, each as an entry."""
     if plan.only is not None:
         resource, source = plan.sources[plan.only]
-        width = len(source.columns)
-        if rows and len(rows[0]) > width:  # sort keys that no element shows
-            rows = [row[:width] for row in rows]
         return bundle.entries(context.base, resource, source, rows, _writer(context, query, resource, source))
     found = []
     for row in rows:
@@ -58,12 +55,13 @@ def _entries(context: Context, query: Query, plan: sql.Plan, rows: Sequence[Row]
     return found
 
 
-def _writer(context: Context, query: Query, resource: Resource, source: Source) -> bundle.Writer:
-    """Writes a match, or the part of it that the search asks for."""
-    write = context.writer(resource, source)
+def _writer(context: Context, query: Query, resource: Resource, source: Source) -> bundle.Writer | None:
+    """Writes a match, or the part of it that the search asks for; None where it is shown as it is."""
     if not query.summary and not query.elements:
-        return write
-    return lambda row: dumps(subset(document.parse(write(row)), query.summary, query.elements))
+        return context.writer(resource, source)
+    return lambda row: dumps(
+        subset(document.parse(context.shown(resource, source, row)), query.summary, query.elements)
+    )
 
 
 async def _page(context: Context, plan: sql.Plan) -> list[Row]:

@@ -32,7 +32,7 @@ from fhir_sched.definition import (
 from fhir_sched.mapping import BUSINESS_IDENTIFIER, column_uuid
 from fhir_sched.reference import Target, is_uuid
 from fhir_sched.search import when
-from fhir_sched.search.query import Criterion, DateValue, ReferenceValue, TokenValue, UriValue
+from fhir_sched.search.query import Condition, Criterion, DateValue, ReferenceValue, TokenValue, UriValue
 
 EMPTY = "false"
 ALL = "true"
@@ -88,6 +88,14 @@ class Row:
     def position(self) -> int:
         """Which of the resource's sources it is."""
         return self.resource.sources.index(self.source)
+
+
+def impossible(condition: Condition, position: int) -> bool:
+    """Whether no row of the source at that position can fulfil the condition, as far as that is seen at a glance."""
+    if not isinstance(condition, Criterion) or condition.modifier:
+        return False
+    binding = condition.param.bindings[position]
+    return isinstance(binding, Never) or (isinstance(binding, Fixed) and binding.code not in _codes(condition))
 
 
 def clause(criterion: Criterion, row: Row, args: Arguments) -> Either:

@@ -21,7 +21,7 @@ from fhir_sched.definition import (
     Resource,
     Source,
 )
-from fhir_sched.search.clause import ALL, EMPTY, Arguments, Either, Row, clause, side
+from fhir_sched.search.clause import ALL, EMPTY, Arguments, Either, Row, clause, impossible, side
 from fhir_sched.search.query import AnyOf, Chain, Condition, Criterion, Has, Position, Query, ReferenceValue, Sort
 from fhir_sched.search.when import Zone
 
@@ -142,6 +142,8 @@ def _branches(
 def _source_branches(
     resource: Resource, source: Source, position: int, conditions: Sequence[Condition], alias: str, args: Arguments
 ) -> list[_Branch]:
+    if any(impossible(condition, position) for condition in conditions):
+        return []
     zone, join = _zone(source, conditions, alias, position, args)
     row = Row(resource, source, alias, zone)
     found = [_condition(condition, row, args) for condition in conditions]

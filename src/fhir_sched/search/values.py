@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import unquote_plus
 
 from fhir_sched import codec
@@ -19,6 +20,7 @@ from fhir_sched.search.query import DateValue, ReferenceValue, TokenValue, UriVa
 _PREFIX = re.compile(r"[a-z]{2}(?=[0-9])")
 _PREFIXES = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"})
 _SPACE_OFFSET = re.compile(r"(T\d\d:\d\d(?::\d\d(?:\.\d+)?)?) (\d\d:\d\d)$")
+_LONGEST_DATE = 64
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
@@ -95,20 +97,28 @@ def value(param: Param, text: str, base: str, modifier: str = "") -> Value:
 
 def date(name: str, text: str) -> DateValue:
     """A date with its prefix. Raises 400 for what is none."""
-    written = _SPACE_OFFSET.sub(r"\1+\2", text)
-    found = _PREFIX.match(written)
-    prefix = found[0] if found else "eq"
-    covered = codec.interval(written[2:] if found else written)
-    if prefix not in _PREFIXES or covered is None:
+    found = _dated(text) if len(text) <= _LONGEST_DATE else None
+    if found is None:
         raise _invalid(
             name,
             f"{text!r} is not a date; write YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm[:ss[.fff]][Z|+hh:mm], "
             "with one of eq ne gt lt ge le sa eb ap in front if wanted",
         )
-    low, high = covered.low, covered.high
-    if prefix == "ap":
-        low, high = _widened(low, high, covered.local)
-    return DateValue(prefix, low, high, covered.local)
+    if found.prefix == "ap":
+        low, high = _widened(found.low, found.high, found.local)
+        return DateValue("ap", low, high, found.local)
+    return found
+
+
+@lru_cache(maxsize=2048)
+def _dated(text: str) -> DateValue | None:
+    """The interval that is written, by its prefix; remembered, since many ask for the same days."""
+    written = _SPACE_OFFSET.sub(r"\1+\2", text)
+    prefix = _PREFIX.match(written)
+    covered = codec.interval(written[2:] if prefix else written)
+    if covered is None or (prefix and prefix[0] not in _PREFIXES):
+        return None
+    return DateValue(prefix[0] if prefix else "eq", covered.low, covered.high, covered.local)
 
 
 def _widened(low: datetime, high: datetime, local: bool) -> tuple[datetime, datetime]:
