@@ -10,7 +10,7 @@ COPY pyproject.toml README.md ./
 COPY src ./src
 COPY sql ./sql
 COPY capability ./capability
-RUN /opt/fhir-sched/bin/pip install --no-cache-dir --no-compile -c constraints.txt . \
+RUN /opt/fhir-sched/bin/pip install --no-cache-dir --no-compile -c constraints.txt '.[otel]' \
     && /opt/fhir-sched/bin/pip uninstall --yes pip setuptools \
     && /opt/fhir-sched/bin/python -m compileall -q /opt/fhir-sched/lib
 

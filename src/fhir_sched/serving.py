@@ -20,7 +20,7 @@ from types import FrameType
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from fhir_sched import __version__, demo, logs
+from fhir_sched import __version__, demo, logs, telemetry
 from fhir_sched.db import doctor, embedded, migrations, privileges, supervision
 from fhir_sched.http.admission import Gate
 from fhir_sched.security import setup
@@ -52,10 +52,13 @@ def application() -> object:
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         privileges.end_with_parent(parent.pid)
-    from fhir_sched.http.app import create_app
-
     settings = load()
-    app = create_app(settings, logs.configure(settings.log_level))
+    sink = logs.configure(settings.log_level)
+    if telemetry.wanted(os.environ):
+        from fhir_sched.http.traced import create_app
+    else:
+        from fhir_sched.http.app import create_app
+    app = create_app(settings, sink)
     _drain_before_the_end(app.gate)
     gc.collect()
     gc.freeze()
