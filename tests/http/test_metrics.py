@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from authority import Authority, Site
 from clinic import Clinic
 from db import Database
 from server import Server
@@ -71,3 +72,35 @@ def test_any_of_several_processes_tells_of_all(database: Database, tenant: UUID)
             assert _until(several, lambda found: found.get(count) == 20)
         connected = _until(several, lambda found: found[_labelled("lanes_connected", kind="shared")] == 6)
         assert len([name for name, _ in connected if name == "process_resident_memory_bytes"]) == 2
+
+
+def test_the_keys_of_each_issuer_and_how_fetching_them_goes_are_told(database: Database, tenant: UUID) -> None:
+    with Site().running() as site:
+        authority = Authority(site.url)
+        settings = {"auth": "smart", "issuer": site.url, "jwks_url": f"{site.url}/keys"}
+        with Server(database.app_url, **settings) as guarded:
+            base = guarded.base(tenant)
+
+            def status(key: str) -> int:
+                token = authority.token(tenant, base, header={"kid": key})
+                return httpx.get(f"{base}/Slot", headers={"Authorization": f"Bearer {token}"}).status_code
+
+            held, age = _labelled("jwks_keys", issuer=site.url), _labelled("jwks_age_seconds", issuer=site.url)
+            failures = _labelled("jwks_fetches_total", issuer=site.url, outcome="failure")
+            assert status("first") == 503
+            found = _samples(guarded)
+            assert (found[held], found[failures]) == (0, 1)
+            assert age not in found
+            failed_at = found[_labelled("jwks_last_failure_timestamp_seconds", issuer=site.url)]
+            assert abs(time.time() - failed_at) < 60
+
+            site.json("/keys", authority.key_set())
+            deadline = time.monotonic() + 20
+            while status("first") != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            found = _samples(guarded)
+            assert (found[held], found[failures]) == (1, 1)
+            assert found[_labelled("jwks_fetches_total", issuer=site.url, outcome="success")] == 1
+            assert 0 <= found[age] < 60
+            assert found[_labelled("jwks_last_success_timestamp_seconds", issuer=site.url)] >= failed_at

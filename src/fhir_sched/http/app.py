@@ -56,7 +56,8 @@ class App:
         self.lanes = lanes
         self.routes = Routes(settings, lanes)
         self.gate = Gate()
-        metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0)
+        keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
+        metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0, keys)
         self.observer = Observer(metrics, sink)
         self.sending = Sending(settings.public_url, settings.cors_origins)
         self.pages = pages(settings, lanes, self.gate, metrics)

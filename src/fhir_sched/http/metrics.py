@@ -1,14 +1,14 @@
 """Metrics for Prometheus: requests, connections to the database, admission, bookings, processes.
 
-Law: labels are names of routes, methods, statuses, SQLSTATEs and constraints, all of them few; never a tenant or a
-patient. With several processes (`PROMETHEUS_MULTIPROC_DIR`) each writes to files of its own, and any of them answers
-for all. Knows no request.
+Law: labels are names of routes, methods, statuses, SQLSTATEs, constraints and trusted issuers, all of them few; never a
+tenant or a patient. With several processes (`PROMETHEUS_MULTIPROC_DIR`) each writes to files of its own, and any of
+them answers for all. Knows no request.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ from prometheus_client.registry import Collector
 from fhir_sched.db.errors import TRANSLATED
 from fhir_sched.db.measured import Measured
 from fhir_sched.http.admission import Gate
+from fhir_sched.http.key_metrics import KeyMetrics
+from fhir_sched.security.jwks import IssuerKeys
 
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -33,7 +35,9 @@ Count = Callable[[], None]
 class Metrics:
     """The metrics of one process; `observe` is told of each answer, `exposition` gives all in Prometheus' text form."""
 
-    def __init__(self, gate: Gate, measured: Callable[[], Measured], dropped: Callable[[], int]) -> None:
+    def __init__(
+        self, gate: Gate, measured: Callable[[], Measured], dropped: Callable[[], int], keys: Mapping[str, IssuerKeys]
+    ) -> None:
         self._gate, self._measured, self._dropped = gate, measured, dropped
         self._known: dict[tuple[str, str, int], tuple[Count, Observe, Count | None]] = {}
         self._last: dict[str, float] = {}
@@ -75,6 +79,7 @@ class Metrics:
             "database_errors", "Statements that failed, by SQLSTATE or constraint (slot_taken: a conflict)", "reason"
         )
         self._unwritten = counter("log_lines_dropped", "Lines of the log that nobody read in time")
+        self._keys = KeyMetrics(keys, registry)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -125,6 +130,7 @@ class Metrics:
         ):
             metric.inc(value - self._last.get(name, 0))
             self._last[name] = value
+        self._keys.sample()
 
     def exposition(self) -> bytes:
         """All metrics, of every process, as Prometheus reads them (text format 0.0.4)."""

@@ -15,7 +15,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 
 from fhir_sched.security.fetching import FetchError
-from fhir_sched.security.kept import Kept
+from fhir_sched.security.kept import Attempts, Kept
 
 RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _BY_CURVE: Final = {
@@ -78,6 +78,16 @@ class IssuerKeys:
     def renew_when_old(self) -> None:
         """Start to fetch keys that are not fresh, without waiting."""
         self._kept.renew_when_old()
+
+    @property
+    def held(self) -> int:
+        """How many keys are known at this moment."""
+        return len(self._by_thumbprint)
+
+    @property
+    def attempts(self) -> Attempts:
+        """How fetching them went so far."""
+        return self._kept.attempts
 
     async def close(self) -> None:
         """End what is under way."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fhir_sched.security.fetching import FetchError
@@ -19,6 +20,16 @@ log = logging.getLogger("fhir_sched.security")
 
 FIRST_PAUSE_S = 3.0
 """While there is no value at all, an attempt is made at most this often."""
+
+
+@dataclass(slots=True)
+class Attempts:
+    """How often fetching went well and failed, and when it did so last (Unix seconds, None for never)."""
+
+    succeeded: int = 0
+    failed: int = 0
+    succeeded_at: float | None = None
+    failed_at: float | None = None
 
 
 class Kept(Generic[T]):
@@ -36,6 +47,7 @@ class Kept(Generic[T]):
         self.name = name
         self.value: T | None = None
         self.failure = ""
+        self.attempts = Attempts()
         self._load, self._clock = load, clock
         self._fresh_s, self._pause_s = fresh_s, pause_s
         self._attempted = float("-inf")
@@ -83,8 +95,12 @@ class Kept(Generic[T]):
         try:
             self.value = await self._load()
             self.failure = ""
+            self.attempts.succeeded += 1
+            self.attempts.succeeded_at = time.time()
         except FetchError as error:
             self.failure = str(error)
+            self.attempts.failed += 1
+            self.attempts.failed_at = time.time()
             log.warning("%s could not be fetched: %s", self.name, error)
         finally:
             self._task = None
