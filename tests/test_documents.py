@@ -99,3 +99,11 @@ def test_the_conversation_about_booking_is_answered_as_it_is_shown(clinic: Clini
     assert len(blocks) > 20
     for block in blocks:
         conversation.exchange(block)
+
+
+def test_the_conversation_about_rules_is_answered_as_it_is_shown(clinic: Clinic) -> None:
+    conversation = Conversation(clinic)
+    blocks = _blocks("rules.md")
+    assert len(blocks) > 2
+    for block in blocks:
+        conversation.exchange(block)

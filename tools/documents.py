@@ -26,13 +26,15 @@ from fhir_sched.interactions.idempotent import MAX_KEY
 from fhir_sched.interactions.include import MAX_STEPS, REVERSE_LIMIT
 from fhir_sched.patch.limits import MAX_BYTES, MAX_OPERATIONS
 from fhir_sched.resources import RESOURCES
+from fhir_sched.scheduling.booking_rules import RULES
+from fhir_sched.scheduling.statuses import NEXT
 from fhir_sched.search.parse import MAX_CHAIN, MAX_PARAMETERS, MAX_VALUES, modifiers
 from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT, MAX_INCLUDES
 from fhir_sched.search.sql import ESTIMATE_LIMIT
 from fhir_sched.settings import PREFIX, Settings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-DOCUMENTS: Final = ("README.md", "docs/search.md", "docs/operations.md")
+DOCUMENTS: Final = ("README.md", "docs/search.md", "docs/operations.md", "docs/rules.md")
 _REGION: Final = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -170,12 +172,39 @@ def database_limits() -> str:
     return table(("a server process", "limit", "beyond it"), rows)
 
 
+# Rules of booking
+
+
+def booking_rules() -> str:
+    """Every rule with its unit and what holds where nobody set it."""
+    rows = (
+        (
+            f"`{rule.name}`",
+            rule.unit,
+            rule.doc,
+            ", ".join(f"{caller} {rule.show(rule.default(caller))}" for caller in rule.callers),
+        )
+        for rule in RULES.values()
+    )
+    return table(("rule", "value", "means", "by default"), rows)
+
+
+def status_order() -> str:
+    """The statuses and those that may follow them."""
+    rows = (
+        (f"`{status}`", " ".join(f"`{each}`" for each in NEXT[status]) or "nothing: it is final") for status in NEXT
+    )
+    return table(("after", "may come"), rows)
+
+
 REGIONS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "includes": includes,
     "search-limits": limits,
     "request-limits": request_limits,
     "database-limits": database_limits,
+    "booking-rules": booking_rules,
+    "status-order": status_order,
     **{f"parameters-{name}": lambda name=name: parameters(RESOURCES[name]) for name in RESOURCES},  # type: ignore[misc]
 }
 

@@ -135,6 +135,19 @@ def _refuse(word: str) -> Any:
     raise ValueError(word)
 
 
+KEPT_PARTS = (
+    (
+        "Appointment",
+        Part(
+            "override-reason",
+            "",
+            "valueString",
+            doc="Why the clinic's rules of booking are set aside by the change that brings or changes this reason",
+        ),
+    ),
+)
+"""Extensions of our own without a column, by resource type: kept as they are written."""
+
 RULE_PARTS = (
     ("daysOfWeek", "code", "1", "*", f"A day on which the rule holds: one of {', '.join(DAYS)}"),
     ("startTime", "time", "1", "1", "When the first slot begins, on the clock of the schedule's zone"),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fhir_sched import __version__
 from fhir_sched.definition import Param, TokenParam, UriParam
-from fhir_sched.extensions import RULE_PARTS, Availability, Extensions, Part
+from fhir_sched.extensions import KEPT_PARTS, RULE_PARTS, Availability, Extensions, Part
 from fhir_sched.operation import Operation, Parameter
 from fhir_sched.resources import RESOURCES
 from fhir_sched.resources.operations import OPERATIONS
@@ -33,6 +33,7 @@ PARAMS: Final[tuple[Param, ...]] = (
 def definitions() -> dict[str, dict[str, dict[str, Any]]]:
     """The resources by type and id."""
     found = [(resource.type, part) for resource in RESOURCES.values() for part in _parts(resource.type)]
+    found += KEPT_PARTS
     return {
         "StructureDefinition": {part.name: _extension(kind, part) for kind, part in sorted(found, key=_by_name)},
         "OperationDefinition": {each.id: _operation(each) for each in OPERATIONS},

@@ -102,8 +102,10 @@ def test_a_slot_that_is_named_twice_is_taken_once(clinic: Clinic) -> None:
 # freeing
 
 
-@pytest.mark.parametrize("status", IDLE)
-@pytest.mark.parametrize("before", ["booked", "checked-in"])
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [*(("booked", status) for status in IDLE), ("checked-in", "cancelled"), ("checked-in", "entered-in-error")],
+)
 def test_an_appointment_that_gives_up_frees_its_slots(clinic: Clinic, before: str, status: str) -> None:
     of = clinic.schedule()
     two = [clinic.slot(of, NINE), clinic.slot(of, TEN)]
@@ -132,7 +134,7 @@ def test_a_deleted_appointment_that_comes_back_takes_its_slot_again_or_is_409(cl
     refusal(clinic.put(made), 409)
 
 
-@pytest.mark.parametrize("status", ["cancelled", "entered-in-error"])
+@pytest.mark.parametrize("status", ["cancelled", "proposed"])
 def test_a_slot_that_someone_took_meanwhile_is_409_for_the_one_who_comes_back(clinic: Clinic, status: str) -> None:
     slot = clinic.slot(clinic.schedule(), NINE)
     first = clinic.booked(slot)

@@ -46,7 +46,7 @@ class Practice:
         self.clinic.http = self.staff
         self.schedule = self.clinic.create(schedule(comment=SECRET))
         self.slots = [
-            self.clinic.create(slot(self.schedule, f"2026-06-01T{9 + hour:02}:00:00Z", comment=SECRET))
+            self.clinic.create(slot(self.schedule, f"2036-06-01T{9 + hour:02}:00:00Z", comment=SECRET))
             for hour in range(8)
         ]
         self.anns = self.clinic.create(appointment(self.slots[0], patient=ANN, comment="of Ann"))
@@ -396,7 +396,7 @@ def test_conditional_forms_find_only_what_is_hers(practice: Practice) -> None:
 
 
 def test_public_types_are_never_written_by_a_patient(practice: Practice) -> None:
-    refusal(practice.ann.post("Slot", json=slot(practice.schedule, "2026-07-01T09:00:00Z")), 403)
+    refusal(practice.ann.post("Slot", json=slot(practice.schedule, "2036-07-01T09:00:00Z")), 403)
     refusal(practice.ann.put(name(practice.slots[3]), json=practice.slots[3]), 403)
     refusal(practice.ann.delete(name(practice.slots[3])), 403)
     refusal(practice.ann.post("Schedule", json=schedule()), 403)

@@ -1,7 +1,8 @@
 """What PostgreSQL refuses, said in FHIR: one table from constraint name or SQLSTATE to status, issue code and sentence.
 
 R4 http.html 3.1.0.1.11 and the rules of booking. The sentences are ours: neither SQL text nor a row's values reach
-a client, but for the slot ids that our own triggers put into DETAIL. It knows no connection and no statement's purpose.
+a client, but for what our own triggers put into DETAIL: slot ids, statuses, names of rules and their limits. It knows
+no connection and no statement's purpose.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING
 
 from psycopg.pq import DiagnosticField
 
-from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.scheduling import booking_rules, statuses
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.pq.abc import PGresult
 
 log = logging.getLogger("fhir_sched.db")
@@ -102,6 +106,7 @@ _SLOT_MISSING = Refusal(Kind.BUSINESS_RULE, "The appointment names a slot that d
 _SCHEDULE_MISSING = Refusal(Kind.BUSINESS_RULE, "The slot names a schedule that does not exist.", "Slot.schedule")
 _SCHEDULE_USED = Refusal(Kind.CONFLICT, "The schedule still has slots; delete those first.")
 _SLOT_USED = Refusal(Kind.CONFLICT, "The slot still has an appointment; delete or move that first.")
+_EXTENSION = "Appointment.extension"
 _UNAVAILABLE = Refusal(Kind.UNAVAILABLE, "The database cannot be reached at the moment.", None, 2)
 _CONTENTION = Refusal(Kind.LOCK, "Other requests kept changing the same resources; please try again.", None, 1)
 _VALUE = Refusal(Kind.VALUE, "A value is outside of what can be stored or compared.")
@@ -113,6 +118,11 @@ REFUSALS: dict[str, Refusal] = {
         Kind.CONFLICT, "Nothing can be booked in {slots}: the time is blocked.", "Appointment.slot"
     ),
     "slot_occupied": Refusal(Kind.CONFLICT, "An appointment occupies {slots}, so it cannot be free.", "Slot.status"),
+    "override_reason": Refusal(
+        Kind.FORBIDDEN, "override-reason needs a user/ or system/ scope, and a clinic that allows it.", _EXTENSION
+    ),
+    "booking_rules": Refusal(Kind.BUSINESS_RULE, "The appointment breaks a rule of the clinic."),
+    "status_order": Refusal(Kind.BUSINESS_RULE, "The status can't follow the present one.", "Appointment.status"),
     "slots_no_overlap": _SLOT_OVERLAP,
     "ix_slots_schedule_start": _SLOT_OVERLAP,
     "provider_times_no_overlap": Refusal(
@@ -160,6 +170,18 @@ _FOREIGN_KEYS = {
     "appointments_slot_id_fkey": "slots",
     "appointments_extra_slots_fk": "slots",
 }
+
+
+def _status_order(detail: str) -> list[Issue]:
+    before, after, *_ = detail.split()
+    return [Issue(Kind.BUSINESS_RULE, statuses.refused(before, after), "Appointment.status")]
+
+
+# Constraints that triggers of ours name, whose DETAIL has words of ours alone: how these are said.
+_TOLD: dict[str, Callable[[str], list[Issue]]] = {
+    "booking_rules": booking_rules.refusals,
+    "status_order": _status_order,
+}
 _SLOT_ID = re.compile(r"\b(?:slt|exc)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
@@ -180,6 +202,8 @@ def translate(error: DatabaseError) -> FhirError:
             " ".join(error.statement.split()),
         )
         return FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged.")
+    if error.constraint in _TOLD and error.detail:
+        return FhirError.of(_TOLD[error.constraint](error.detail))
     sentence = refusal.sentence
     if "{slots}" in sentence:
         named = ", ".join(f"Slot/{slot}" for slot in _SLOT_ID.findall(error.detail))

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SESSION_SQL = "select set_config('app.tenant_id', $1, true), set_config('app.writer', 'fhir', true)"
 """What every transaction of ours begins with; both values end with the transaction."""
 
+WRITING_SQL = f"{SESSION_SQL}, set_config('app.caller', $2, true)"
+"""The same for one that may change something: it also says who asks, for the clinic's rules of booking."""
+
 _ATTEMPTS = 4
 
 Answer = TypeVar("Answer")
@@ -58,7 +61,7 @@ class Lanes:
         self._borrowed: set[Lane] = set()
         self._queue: deque[asyncio.Future[Lane]] = deque()
         self._back: asyncio.Future[None] | None = None
-        self._sessions: dict[str, Fragment] = {}
+        self._sessions: dict[tuple[str, str | None], Fragment] = {}
         self._closing = False
         self._waits, self._waited_s = 0, 0.0
 
@@ -131,16 +134,17 @@ class Lanes:
         except DatabaseError as error:
             raise translate(error) from error
 
-    async def write(self, tenant: str, *fragments: Fragment) -> tuple[Rows, ...]:
+    async def write(self, tenant: str, *fragments: Fragment, caller: str = "") -> tuple[Rows, ...]:
         """The same over an exclusive lane, where waiting for a lock holds nobody up; all or nothing is committed.
 
-        A cancelled call may still have been committed. A deadlock is run again up to three times, then it is 503.
+        `caller` (portal, staff, hl7) is who asks, "" for the server itself, which no rule of booking binds. A cancelled
+        call may still have been committed. A deadlock is run again up to three times, then it is 503.
         """
 
         async def attempt() -> tuple[Rows, ...]:
             lane = await self._borrow()
             try:
-                answer = lane.submit((self._session(tenant), *fragments), len(fragments))
+                answer = lane.submit((self._session(tenant, caller), *fragments), len(fragments))
             finally:
                 lane.when_idle(self._give_back)
             try:
@@ -151,13 +155,13 @@ class Lanes:
         return await self.retry(attempt)
 
     @asynccontextmanager
-    async def transaction(self, tenant: str) -> AsyncIterator[Transaction]:
+    async def transaction(self, tenant: str, caller: str = "") -> AsyncIterator[Transaction]:
         """An explicit transaction on an exclusive lane: committed at the end of the block, rolled back on any error.
 
         What is raised inside goes out as it is; wrap the whole in `retry` to run it again after a deadlock.
         """
         lane = await self._borrow()
-        transaction = Transaction(lane, self._session(tenant))
+        transaction = Transaction(lane, self._session(tenant, caller))
         try:
             try:
                 yield transaction
@@ -180,12 +184,16 @@ class Lanes:
             await asyncio.sleep(0.01 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         return await work()
 
-    def _session(self, tenant: str) -> Fragment:
-        session = self._sessions.get(tenant)
+    def _session(self, tenant: str, caller: str | None = None) -> Fragment:
+        session = self._sessions.get((tenant, caller))
         if session is None:
             if len(self._sessions) >= 1024:
                 self._sessions.clear()
-            session = self._sessions[tenant] = Fragment(SESSION_SQL, (tenant.encode(),))
+            if caller is None:
+                session = Fragment(SESSION_SQL, (tenant.encode(),))
+            else:
+                session = Fragment(WRITING_SQL, (tenant.encode(), caller.encode()))
+            self._sessions[tenant, caller] = session
         return session
 
     # a connection that was lost: what comes meanwhile waits for the next one, for a moment

@@ -35,10 +35,10 @@ class Work(Protocol):
 
 
 class Alone:
-    """Each call is one transaction and one round trip."""
+    """Each call is one transaction and one round trip; `caller` is who asks, as `Lanes.write` takes it."""
 
-    def __init__(self, lanes: Lanes, tenant: str) -> None:
-        self._lanes, self._tenant = lanes, tenant
+    def __init__(self, lanes: Lanes, tenant: str, caller: str = "") -> None:
+        self._lanes, self._tenant, self._caller = lanes, tenant, caller
 
     async def read(self, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
         """See Work."""
@@ -46,13 +46,13 @@ class Alone:
 
     async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
         """See Work."""
-        return await self._lanes.write(self._tenant, *fragments)
+        return await self._lanes.write(self._tenant, *fragments, caller=self._caller)
 
     async def atomically(self, step: Callable[[Work], Awaitable[Answer]]) -> Answer:
         """See Work."""
 
         async def attempt() -> Answer:
-            async with self._lanes.transaction(self._tenant) as transaction:
+            async with self._lanes.transaction(self._tenant, self._caller) as transaction:
                 return await step(Together(transaction))
 
         return await self._lanes.retry(attempt)

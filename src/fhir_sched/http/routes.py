@@ -55,7 +55,7 @@ class Routes:
         if caller is None:
             return await conformance.public(base, tenant, request, path, self.smart)
         return await self._respond(
-            Context(tenant, base, Alone(self.lanes, tenant), caller, self.settings), request, path
+            Context(tenant, base, Alone(self.lanes, tenant, caller.origin), caller, self.settings), request, path
         )
 
     async def close(self) -> None:
