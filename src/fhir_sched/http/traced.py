@@ -107,16 +107,16 @@ class TracedLanes(Lanes):
         with self._trip("read", len(fragments)):
             return await super().read(tenant, *fragments)
 
-    async def write(self, tenant: str, *fragments: Fragment) -> tuple[Rows, ...]:
+    async def write(self, tenant: str, *fragments: Fragment, caller: str = "") -> tuple[Rows, ...]:
         """See Lanes."""
         with self._trip("write", len(fragments)):
-            return await super().write(tenant, *fragments)
+            return await super().write(tenant, *fragments, caller=caller)
 
     @asynccontextmanager
-    async def transaction(self, tenant: str) -> AsyncIterator[Transaction]:
+    async def transaction(self, tenant: str, caller: str = "") -> AsyncIterator[Transaction]:
         """See Lanes; one span for the whole, however many trips it makes."""
         with self._trip("transaction"):
-            async with super().transaction(tenant) as transaction:
+            async with super().transaction(tenant, caller) as transaction:
                 yield transaction
 
     @contextmanager
