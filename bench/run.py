@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bench import data, load, pgbench, scenarios, shape
+from bench import bundles, data, load, pgbench, scenarios, shape
 from fhir_sched.db.embedded import APP_ROLE
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from bench.scenarios import Scenario
 
-CONNECTIONS = 32
 CLIENTS = 8
 PAGES = 2_000
 REQUESTS_FOR_MEMORY = 100_000
@@ -50,7 +49,7 @@ def main() -> int:
         url = running.url(APP_ROLE, data.DATABASE)
         with _server(url) as (port, process):
             bench = _Bench(url, port, process, arguments.seconds)
-            listed = _scenarios(port)
+            listed = _scenarios(port, url)
             chosen = [each for each in listed if not arguments.only or each.name in arguments.only]
             for scenario in chosen:
                 bench.warm_up(scenario)
@@ -124,7 +123,7 @@ def _get(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def _scenarios(port: int) -> list[Scenario]:
+def _scenarios(port: int, url: str) -> list[Scenario]:
     """All of them; the far page is found by following `next` links, as a client would."""
     public = f"http://127.0.0.1:{port}"
     path = scenarios.LONG_SEARCH
@@ -146,7 +145,10 @@ def _scenarios(port: int) -> list[Scenario]:
         scenarios.SEARCH_ACTOR,
         scenarios.page("page_1", scenarios.LONG_SEARCH),
         scenarios.page("page_2000", path),
+        bundles.HISTORY,
+        bundles.revinclude(url),
         scenarios.BOOK,
+        bundles.TRANSACTION,
     ]
 
 
@@ -164,13 +166,13 @@ class _Bench:
     def warm_up(self, scenario: Scenario) -> None:
         """Fill caches, prepare statements, and see that the answers are what they should be."""
         self._over_http(scenario, 1)
-        self._in_pgbench(scenario, CLIENTS, 1)
+        self._in_pgbench(scenario, min(CLIENTS, scenario.connections), 1)
 
     def round(self, scenario: Scenario) -> None:
         """One measurement on each side."""
         got = self._over_http(scenario, self.seconds)
-        limit = self._in_pgbench(scenario, CLIENTS, self.seconds)
-        crowd = self._in_pgbench(scenario, CONNECTIONS, self.seconds)
+        limit = self._in_pgbench(scenario, min(CLIENTS, scenario.connections), self.seconds)
+        crowd = self._in_pgbench(scenario, scenario.connections, self.seconds)
         for name, value in (
             ("rps", got.rps),
             ("pgbench_tps", limit.tps),
@@ -196,22 +198,23 @@ class _Bench:
             self._over_http(scenarios.READ, 2)
 
     def _over_http(self, scenario: Scenario, seconds: float) -> load.Load:
-        count = int(_MOST_BOOKINGS * seconds) if scenario.consumes else 20_000
-        requests = scenario.requests(self._turns(count) if scenario.consumes else 0, count)
+        count = int(_MOST_BOOKINGS * seconds) // scenario.consumes if scenario.consumes else 20_000
+        requests = scenario.requests(self._turns(seconds) if scenario.consumes else 0, count)
         if not scenario.consumes:
             requests *= int(seconds) + 1
         before = sum(self.process.cpu_times()[:2])
-        got = load.drive(self.port, requests, status=scenario.status, connections=CONNECTIONS, seconds=seconds)
+        got = load.drive(self.port, requests, status=scenario.status, connections=scenario.connections, seconds=seconds)
         self.worker_us = (sum(self.process.cpu_times()[:2]) - before) / got.requests * 1e6
         self.served += got.requests
         return got
 
     def _in_pgbench(self, scenario: Scenario, clients: int, seconds: float) -> pgbench.Limit:
-        first = self._turns(int(_MOST_BOOKINGS * seconds)) if scenario.consumes else 0
+        first = self._turns(seconds) if scenario.consumes else 0
         return pgbench.run(self.url, scenario.script(first, clients), clients=clients, seconds=seconds)
 
-    def _turns(self, count: int) -> int:
-        first, self.turn = self.turn, self.turn + count
+    def _turns(self, seconds: float) -> int:
+        """The first of the free slots that a run of so many seconds may take."""
+        first, self.turn = self.turn, self.turn + int(_MOST_BOOKINGS * seconds)
         if self.turn > shape.FREE:
             raise RuntimeError("no free slots are left: take fewer rounds or seconds")
         return first
@@ -236,7 +239,7 @@ def _results(bench: _Bench) -> dict[str, Any]:
     results["machine"] = {
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        "connections": CONNECTIONS,
+        "connections": scenarios.READ.connections,
         "pgbench_clients": CLIENTS,
         "rounds": max((len(each["rps"]) for each in bench.figures.values()), default=0),
         "seconds": bench.seconds,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,13 +37,17 @@ class Script:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`requests(first, count)` are the raw HTTP requests; `script(first, clients)` is the same for pgbench."""
+    """`requests(first, count)` are the raw HTTP requests; `script(first, clients)` is the same for pgbench.
+
+    `consumes` is how many free slots one of them takes, `connections` how many are under way at once.
+    """
 
     name: str
     status: bytes
     requests: Callable[[int, int], list[bytes]]
     script: Callable[[int, int], Script]
-    consumes: bool = False
+    consumes: int = 0
+    connections: int = 32
 
 
 class _Sent(BaseException):
@@ -59,18 +64,27 @@ class _Catcher:
 
     write = read
 
+    async def run(self, *fragments: Fragment) -> Any:
+        raise _Sent(fragments[0])
+
+    @asynccontextmanager
+    async def transaction(self, tenant: str) -> AsyncIterator[Any]:
+        yield self
+
+    async def retry(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        return await work()
+
     def measured(self) -> Any:
         """Nothing is measured here; the application only wants to know whom to ask."""
         raise RuntimeError("there are no connections to measure")
 
 
-def caught(raw: bytes) -> Fragment:
-    """The statement that the application runs for a raw HTTP request."""
-    head, _, body = raw.partition(b"\r\n\r\n")
-    first, *lines = head.split(b"\r\n")
+def application_scope(raw: bytes) -> dict[str, Any]:
+    """A raw HTTP request's head as ASGI has it."""
+    first, *lines = raw.partition(b"\r\n\r\n")[0].split(b"\r\n")
     method, target, _ = first.split(b" ")
     path, _, query = target.partition(b"?")
-    scope = {
+    return {
         "type": "http",
         "method": method.decode(),
         "scheme": "http",
@@ -81,21 +95,25 @@ def caught(raw: bytes) -> Fragment:
         "server": ("127.0.0.1", 80),
     }
 
+
+def caught(raw: bytes) -> Fragment:
+    """The first statement that the application runs for a raw HTTP request."""
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body}
+        return {"type": "http.request", "body": raw.partition(b"\r\n\r\n")[2]}
 
     async def send(message: Any) -> None:
         raise RuntimeError(f"the application answered without a statement: {message}")
 
     lanes: Any = _Catcher()
     try:
-        asyncio.run(App(load(auth="open"), lanes)(scope, receive, send))
+        asyncio.run(App(load(auth="open"), lanes)(application_scope(raw), receive, send))
     except _Sent as sent:
         return sent.fragment
     raise RuntimeError("the application sent no statement")
 
 
-def _script(setup: str, fragment: Fragment, tenant: str, known: dict[str, str]) -> Script:
+def scripted(setup: str, fragment: Fragment, tenant: str, known: dict[str, str], prefix: str = "arg") -> Script:
     """The fragment behind the session's settings, in one pipeline; `known` maps an argument's text to an expression."""
     constants: dict[str, str] = {}
 
@@ -108,13 +126,17 @@ def _script(setup: str, fragment: Fragment, tenant: str, known: dict[str, str]) 
             # where the statement does not cast its argument it is a text, but for the typed columns of an insert
             typed = fragment.text.startswith("insert") or fragment.text.startswith("::", match.end())
             return f"({known[text]})" if typed else f"({known[text]})::text"
-        name = f"arg{match[1]}"
+        name = f"{prefix}{match[1]}"
         constants[name] = value.decode()
         return f":{name}"
 
-    session = SESSION_SQL.replace("$1", f"({known[tenant]})::text")
     statement = re.sub(r"\$(\d+)", argument, fragment.text)
-    return Script(f"{setup}\\startpipeline\n{session};\n{statement};\n\\endpipeline\n", constants)
+    return Script(f"{setup}\\startpipeline\n{session(known[tenant])};\n{statement};\n\\endpipeline\n", constants)
+
+
+def session(tenant: str) -> str:
+    """The session's settings; `tenant` is an SQL expression."""
+    return SESSION_SQL.replace("$1", f"({tenant})::text")
 
 
 def _moment(text: str) -> str:
@@ -126,8 +148,19 @@ def _moment(text: str) -> str:
     return moment.isoformat() if moment.tzinfo else text
 
 
-def _get(path: str) -> bytes:
+def get(path: str) -> bytes:
+    """A raw GET."""
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/fhir+json\r\n\r\n".encode()
+
+
+def post(path: str, resource: dict[str, Any]) -> bytes:
+    """A raw POST."""
+    body = json.dumps(resource, separators=(",", ":")).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/fhir+json\r\n"
+        f"Content-Type: application/fhir+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 # read
@@ -141,19 +174,19 @@ def _read_path(number: int) -> str:
 
 def _read_script(first: int, clients: int) -> Script:
     tenant, row_id = shape.key("t", shape.tenant_of(0)), shape.key("a", 0)
-    fragment = caught(_get(_read_path(0)))
+    fragment = caught(get(_read_path(0)))
     setup = (
         f"\\set appointment random(0, {shape.APPOINTMENTS - 1})\n"
         f"\\set tenant (:appointment * 4 + 3) / {shape.SLOTS_EACH} % {shape.TENANTS}\n"
     )
     known = {tenant: shape.key_sql("t", ":tenant"), row_id: shape.key_sql("a", ":appointment")}
-    return _script(setup, fragment, tenant, known)
+    return scripted(setup, fragment, tenant, known)
 
 
 READ = Scenario(
     "read",
     b"200",
-    lambda first, count: [_get(_read_path(number)) for number in range(first, first + count)],
+    lambda first, count: [get(_read_path(number)) for number in range(first, first + count)],
     _read_script,
 )
 
@@ -180,7 +213,7 @@ def _by_actor(schedule: int, day: int) -> tuple[str, str]:
 def _window_scenario(name: str, path: Callable[[int, int], tuple[str, str]]) -> Scenario:
     def requests(first: int, count: int) -> list[bytes]:
         numbers = range(first, first + count)
-        return [_get(path(number * 1237 % shape.SCHEDULES, number * 31 % _STARTS)[1]) for number in numbers]
+        return [get(path(number * 1237 % shape.SCHEDULES, number * 31 % _STARTS)[1]) for number in numbers]
 
     def script(first: int, clients: int) -> Script:
         schedule, day = 12, 5
@@ -201,7 +234,7 @@ def _window_scenario(name: str, path: Callable[[int, int], tuple[str, str]]) -> 
             low.isoformat(): "to_timestamp(:low)",
             (low + WEEKS).isoformat(): "to_timestamp(:high)",
         }
-        return _script(setup, caught(_get(asked)), tenant, known)
+        return scripted(setup, caught(get(asked)), tenant, known)
 
     return Scenario(name, b"200", requests, script)
 
@@ -220,9 +253,9 @@ def page(name: str, path: str) -> Scenario:
     """A page of the long search: `path` is its first page, or the `next` link of another."""
 
     def script(first: int, clients: int) -> Script:
-        return _script("", caught(_get(path)), LONG_TENANT, {LONG_TENANT: f"'{LONG_TENANT}'::uuid"})
+        return scripted("", caught(get(path)), LONG_TENANT, {LONG_TENANT: f"'{LONG_TENANT}'::uuid"})
 
-    return Scenario(name, b"200", lambda _, count: [_get(path)] * count, script)
+    return Scenario(name, b"200", lambda _, count: [get(path)] * count, script)
 
 
 # booking
@@ -249,13 +282,21 @@ def _book_requests(first: int, count: int) -> list[bytes]:
     for turn in range(first, first + count):
         slot = shape.free(turn)
         tenant = shape.key("t", shape.tenant_of(slot // shape.SLOTS_EACH))
-        body = json.dumps(booking(slot), separators=(",", ":")).encode()
-        head = (
-            f"POST /fhir/{tenant}/Appointment HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: application/fhir+json\r\n"
-            f"Content-Type: application/fhir+json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        found.append(head.encode() + body)
+        found.append(post(f"/fhir/{tenant}/Appointment", booking(slot)))
     return found
+
+
+def placed(slot: int) -> dict[str, str]:
+    """What changes from booking to booking, as expressions of pgbench's `slot`, `tenant`, `doctor` and `patient`."""
+    schedule = slot // shape.SLOTS_EACH
+    return {
+        shape.key("t", shape.tenant_of(schedule)): shape.key_sql("t", ":tenant"),
+        shape.key("n", slot): shape.key_sql("n", ":slot"),
+        shape.key("p", slot % shape.PATIENTS): shape.key_sql("p", ":patient"),
+        shape.key("d", shape.doctor_of(schedule)): shape.key_sql("d", ":doctor"),
+        shape.start_of(slot).isoformat(): shape.start_sql(":slot"),
+        shape.end_of(slot).isoformat(): shape.end_sql(":slot"),
+    }
 
 
 def _book_script(first: int, clients: int) -> Script:
@@ -270,17 +311,10 @@ def _book_script(first: int, clients: int) -> Script:
         f"\\set doctor :schedule % {shape.SCHEDULES // 2}\n"
         f"\\set patient :slot % {shape.PATIENTS}\n"
     )
-    known = {
-        tenant: shape.key_sql("t", ":tenant"),
-        shape.key("n", slot): shape.key_sql("n", ":slot"),
-        shape.key("p", slot % shape.PATIENTS): shape.key_sql("p", ":patient"),
-        shape.key("d", shape.doctor_of(schedule)): shape.key_sql("d", ":doctor"),
-        shape.start_of(slot).isoformat(): shape.start_sql(":slot"),
-        shape.end_of(slot).isoformat(): shape.end_sql(":slot"),
-    }
+    known = placed(slot)
     for value in fragment.args:
         _require_known(value, known)
-    script = _script(setup, fragment, tenant, known)
+    script = scripted(setup, fragment, tenant, known)
     return Script(script.text, {**script.constants, "k": "-1"})
 
 
@@ -291,7 +325,7 @@ def _require_known(value: bytes | None, known: dict[str, str]) -> None:
         raise RuntimeError(f"the argument {text!r} changes with every booking, and this benchmark does not know how")
 
 
-BOOK = Scenario("book", b"201", _book_requests, _book_script, consumes=True)
+BOOK = Scenario("book", b"201", _book_requests, _book_script, consumes=1)
 
 
 def percent_encoded(link: str, public: str) -> str:
