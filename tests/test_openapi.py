@@ -70,7 +70,7 @@ def filled(path: str, clinic: Clinic, made: dict[str, Resource]) -> str:
     """A URL of that path on which there is something."""
     kind = path.split("/")[3] if path.count("/") > 2 else ""
     fhir_id = made[kind]["id"] if kind in made else "schedule-timezone" if kind == "StructureDefinition" else "1"
-    return path.format(tenant=clinic.tenant, id=fhir_id, version="1", type="Appointment")
+    return path.format(tenant=clinic.tenant, id=fhir_id, version="1", type="Appointment", file="Slot.ndjson")
 
 
 # Valid

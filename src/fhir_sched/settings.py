@@ -41,6 +41,14 @@ class SearchHandling(StrEnum):
     STRICT = "strict"
 
 
+class PublishExtensions(StrEnum):
+    """Under which URLs $bulk-publish says how to book a slot (SMART Scheduling Links, and the guide that HL7 makes)."""
+
+    BOTH = "both"
+    SMARTHEALTHIT = "smarthealthit"
+    HL7 = "hl7"
+
+
 class LogLevel(StrEnum):
     """From which level on a line is logged."""
 
@@ -99,6 +107,12 @@ class Settings(BaseSettings):
     publish_tenants: Annotated[tuple[UUID, ...], NoDecode] = Field(
         (), description="tenants whose slots $bulk-publish shows to everyone, separated by commas"
     )
+    publish_file: Path | None = Field(
+        None, description="JSON file with what $bulk-publish shows beside slots: locations, booking links"
+    )
+    publish_extensions: PublishExtensions = Field(
+        PublishExtensions.BOTH, description="URLs of its booking extensions: smarthealthit, hl7 or both"
+    )
 
     @field_validator("database_url", "admin_url", "replica_url")
     @classmethod
@@ -126,7 +140,7 @@ class Settings(BaseSettings):
             trust.parse(value)
         return value
 
-    @field_validator("data_dir", "smart_configuration")
+    @field_validator("data_dir", "smart_configuration", "publish_file")
     @classmethod
     def _is_absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

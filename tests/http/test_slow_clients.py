@@ -158,3 +158,90 @@ def test_more_headers_than_anybody_needs_are_refused() -> None:
         writer.close()
 
     _play(scene)
+
+
+class _Stream:
+    """An answer in pieces, and what became of it: `made` counts them, `closed` says that nobody asks for more."""
+
+    def __init__(self, pieces: int, size: int, failing: bool = False) -> None:
+        self.pieces, self.size, self.failing = pieces, size, failing
+        self.made, self.closed = 0, asyncio.Event()
+
+    async def direct(self, scope: dict[str, Any], headers: dict[bytes, bytes]) -> tuple[bytes, Any, bool]:
+        """What the application hands over."""
+        return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n", self._made(), False
+
+    async def _made(self) -> AsyncIterator[bytes]:
+        try:
+            for _ in range(self.pieces):
+                self.made += 1
+                yield b"x" * self.size
+                await asyncio.sleep(0)
+            if self.failing:
+                raise RuntimeError("the rows have gone")
+        finally:
+            self.closed.set()
+
+
+def _play_stream(stream: _Stream, scene: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> None:
+    async def whole() -> None:
+        config = Config(_app, http=Protocol, ws="none", lifespan="off", log_config=None)
+        config.load()
+        made = {"direct": stream.direct}
+        server = await asyncio.get_running_loop().create_server(
+            lambda: Protocol(config, ServerState(), made), "127.0.0.1", 0
+        )
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=1000)
+            writer.write(GET)
+            await asyncio.wait_for(scene(reader, writer), 20)
+            writer.close()
+
+    asyncio.run(whole())
+
+
+def test_pieces_come_as_chunks_and_the_connection_is_good_for_more() -> None:
+    stream = _Stream(pieces=3, size=5)
+
+    async def scene(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            assert (await reader.readuntil(b"0\r\n\r\n")).endswith(b"\r\n\r\n" + 3 * b"5\r\nxxxxx\r\n" + b"0\r\n\r\n")
+            writer.write(GET)
+
+    _play_stream(stream, scene)
+
+
+def test_who_does_not_read_gets_no_more_pieces_made_and_is_let_go() -> None:
+    stream = _Stream(pieces=1000, size=1_000_000)
+
+    async def scene(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await stream.closed.wait()
+        assert stream.made < 100
+
+    _play_stream(stream, scene)
+
+
+def test_who_goes_stops_the_making_of_pieces() -> None:
+    stream = _Stream(pieces=1000, size=100_000)
+
+    async def scene(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        await stream.closed.wait()
+        assert stream.made < 1000
+
+    _play_stream(stream, scene)
+
+
+def test_an_answer_that_breaks_off_does_not_look_whole() -> None:
+    stream = _Stream(pieces=2, size=5, failing=True)
+
+    async def scene(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            answer = await reader.read(1_000_000)
+        except ConnectionResetError:
+            return
+        assert not answer.endswith(b"0\r\n\r\n")
+        assert not await reader.read(1)
+
+    _play_stream(stream, scene)

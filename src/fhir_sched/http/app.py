@@ -10,26 +10,25 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
-from fhir_sched.http import negotiate
+from fhir_sched.http import negotiate, publishing
 from fhir_sched.http.admission import Gate
-from fhir_sched.http.messages import Request, Response
+from fhir_sched.http.messages import Pieces, Request, Response
 from fhir_sched.http.metrics import Metrics
 from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
-from fhir_sched.http.sending import Send, Sending
+from fhir_sched.http.sending import Receive, Send, Sending
 from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.settings import Settings
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 log = logging.getLogger("fhir_sched.http")
 
@@ -98,10 +97,11 @@ class App:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = self.observer.request_id(headers.get(b"x-request-id"))
         response = await self._respond(scope, headers, receive, request_id)
-        await self.sending(response, scope["method"], headers, send, request_id=request_id, last=self.gate.draining)
+        last = self.gate.draining
+        await self.sending(response, scope["method"], headers, send, receive, request_id=request_id, last=last)
         self.observer.finished(request_id, scope["raw_path"], scope["method"], response.status, started)
 
-    async def direct(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[bytes, bytes, bool]:
+    async def direct(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[bytes, bytes | Pieces, bool]:
         """The answer to a request without body: the bytes of its head and body, and whether the connection ends then.
 
         The same as `_http` without ASGI's messages in between, which cost more than a read itself.
@@ -122,7 +122,7 @@ class App:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Response(204)
             page = self.pages.get(scope["path"])
-            if scope["path"].startswith("/fhir/") and not scope["path"].endswith(_ALWAYS_JSON):
+            if _is_negotiated(scope["path"]):
                 answer_format = negotiate.response_format(headers, scope["query_string"])
             segments = [] if page else _segments(scope["raw_path"], scope["query_string"])
             request = Request(
@@ -159,6 +159,13 @@ class App:
             return f"{scope['scheme']}://{host.decode('ascii')}"
         server = scope.get("server") or ("127.0.0.1", self.settings.port)
         return f"{scope['scheme']}://{server[0]}:{server[1]}"
+
+
+def _is_negotiated(path: str) -> bool:
+    """Whether the format of the answer is the client's choice; a path may be decoded or not."""
+    if not path.startswith("/fhir/") or path.endswith(_ALWAYS_JSON):
+        return False
+    return f"/{publishing.WORD}" not in path.replace("%24", "$")
 
 
 def _segments(raw: bytes, query: bytes) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search.values import form
 
 Headers = dict[bytes, bytes]
+Pieces = AsyncGenerator[bytes, None]
 
 
 @dataclass(slots=True)
@@ -38,12 +40,16 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """Status, headers besides the usual ones, and body."""
+    """Status, headers besides the usual ones, and body: whole, or in pieces that are made while the client reads them.
+
+    Whoever sends pieces closes them, also when the client has gone before their end.
+    """
 
     status: int
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     content_type: bytes = b"application/fhir+json; charset=utf-8"
+    pieces: Pieces | None = None
 
 
 def only_get(request: Request) -> Response | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from fhir_sched.resources import RESOURCES
-from fhir_sched.resources.operations import OPERATIONS
+from fhir_sched.resources.operations import BULK_PUBLISH, OPERATIONS
 from fhir_sched.search.several import COMPARTMENTS
 
 UNKNOWN: Final = "{unknown}"
@@ -34,6 +34,8 @@ def route(path: bytes) -> str:
     match parts:
         case [one] if one in _TYPES or one in _SYSTEM or one in _OPERATIONS:
             return one or "base"
+        case [word, _] if word == BULK_PUBLISH.word:
+            return f"{word}/{{file}}"
         case [kind, last] if kind in _TYPES:
             return f"{kind}/{last if last in _OPERATIONS or last in ('_search', '_history') else '{id}'}"
         case [kind, _, last] if kind in _TYPES and (last == "_history" or last in _OPERATIONS):

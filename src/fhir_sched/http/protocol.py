@@ -8,7 +8,9 @@ refused here, before it costs anything. RFC 9112, RFC 9110 15.5.9 (408), R4 2.28
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,13 +20,17 @@ from fhir_sched.http.admission import RETRY_AFTER_S, Gate, overloaded
 from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
-Direct: TypeAlias = "Callable[[dict[str, Any], dict[bytes, bytes]], Awaitable[tuple[bytes, bytes, bool]]]"
+Direct: TypeAlias = "Callable[[dict[str, Any], dict[bytes, bytes]], Awaitable[tuple[bytes, bytes | Pieces, bool]]]"
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from uvicorn.config import Config
     from uvicorn.server import ServerState
+
+    from fhir_sched.http.messages import Pieces
+
+log = logging.getLogger("fhir_sched.http")
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes that the request line and the headers of one request may have together."""
@@ -223,6 +229,9 @@ class Protocol(HttpToolsProtocol):
         if self._direct is None:
             return
         head, body, last = await self._direct(scope, headers)
+        if not isinstance(body, bytes):
+            await self._stream(exchange, head, body, last=last)
+            return
         if self.flow.write_paused and not exchange.disconnected:
             await self.flow.drain()
         exchange.response_complete = True
@@ -232,6 +241,33 @@ class Protocol(HttpToolsProtocol):
         own = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
         self.transport.write(b"%b%b%b\r\n%b" % (head, own, _CLOSE if ends and not last else b"", body))
         if ends:
+            self.transport.close()
+        self.on_response_complete()
+
+    async def _stream(self, exchange: _Exchange, head: bytes, pieces: Pieces, *, last: bool) -> None:
+        """Write the pieces as chunks, each when the client has taken those before it; break off where one fails."""
+        exchange.response_started = True
+        own = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"%b%b%b\r\n" % (head, own, b"" if last or exchange.keep_alive else _CLOSE))
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    if exchange.disconnected:
+                        return
+                    if piece:
+                        self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    if self.flow.write_paused:
+                        await self.flow.drain()
+        except Exception:
+            # Without its last chunk the client knows that the answer is not whole.
+            log.exception("an answer broke off")
+            self.transport.abort()
+            return
+        exchange.response_complete = True
+        if exchange.disconnected:
+            return
+        self.transport.write(b"0\r\n\r\n")
+        if last or not exchange.keep_alive:
             self.transport.close()
         self.on_response_complete()
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.work import Alone
-from fhir_sched.http import conformance, negotiate, patching, preconditions
+from fhir_sched.http import conformance, negotiate, patching, preconditions, publishing
 from fhir_sched.http.messages import Request, Response, decode_form
 from fhir_sched.interactions import entries
 from fhir_sched.interactions.batch import batch
@@ -36,12 +36,13 @@ class Routes:
         self.strict = settings.search_handling is SearchHandling.STRICT
         self.authenticator = Authenticator(settings)
         self.smart = SmartConfiguration(settings, self.authenticator.issuers, self.authenticator.fetcher)
+        self.publishing = publishing.Publishing(settings, lanes)
         self._told = settings.public_url is not None
 
     async def admit(self, request: Request) -> Caller | None:
         """Who asks, found out before the body is read; None for the few paths that need no token. Raises 401, 403."""
         tenant = _tenant(request.segments[0])
-        if request.segments[1:] in conformance.PUBLIC:
+        if request.segments[1:] in conformance.PUBLIC or request.segments[1:2] == [publishing.WORD]:
             return None
         base = f"{request.root}/fhir/{tenant}"
         # Without PUBLIC_URL the base is what the client says, and a token for another server would name that one.
@@ -52,6 +53,8 @@ class Routes:
         """The answer to whom `admit` has let in, or FhirError."""
         tenant, path = _tenant(request.segments[0]), request.segments[1:]
         base = f"{request.root}/fhir/{tenant}"
+        if path[:1] == [publishing.WORD]:
+            return await self.publishing.respond(base, tenant, request, path)
         if caller is None:
             return await conformance.public(base, tenant, request, path, self.smart)
         return await self._respond(

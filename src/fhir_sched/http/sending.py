@@ -6,14 +6,17 @@ operator names the origins. Fetch standard (CORS), RFC 9111, RFC 6797. Knows no 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
 
-from fhir_sched.http.messages import Response
+from fhir_sched.http.messages import Pieces, Response
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9\-, ]{1,1000}")
 _EXPOSED: Final = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After, WWW-Authenticate"
@@ -38,22 +41,30 @@ class Sending:
         method: str,
         headers: dict[bytes, bytes],
         send: Send,
+        receive: Receive,
         *,
         request_id: bytes,
         last: bool = False,
     ) -> None:
-        """Send it whole; `last` says that the connection ends with it."""
+        """Send it, in pieces for as long as the client is there; `last` says that the connection ends with it."""
         listed = self._headers(response, headers, request_id, last=last)
         await send({"type": "http.response.start", "status": response.status, "headers": listed})
+        if response.pieces is not None and method != "HEAD":
+            await _send_pieces(response.pieces, send, receive)
+            return
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
 
     def whole(
         self, response: Response, method: str, headers: dict[bytes, bytes], *, request_id: bytes, last: bool
-    ) -> tuple[bytes, bytes]:
-        """The same as status line and headers of HTTP/1.1, without the empty line that ends them, and body."""
+    ) -> tuple[bytes, bytes | Pieces]:
+        """The same as status line and headers of HTTP/1.1, without the empty line that ends them, and body or pieces,
+        which the headers say to be chunks."""
         listed = self._headers(response, headers, request_id, last=last)
+        pieces = response.pieces if method != "HEAD" else None
+        if pieces is not None:
+            listed.append((b"transfer-encoding", b"chunked"))
         lines = [b"%b: %b\r\n" % (name, value) for name, value in listed if b"\n" not in value and b"\r" not in value]
-        return _STATUS[response.status] + b"".join(lines), b"" if method == "HEAD" else response.body
+        return _STATUS[response.status] + b"".join(lines), pieces or (b"" if method == "HEAD" else response.body)
 
     def _headers(
         self, response: Response, headers: dict[bytes, bytes], request_id: bytes, *, last: bool
@@ -61,7 +72,8 @@ class Sending:
         listed = response.headers
         if response.body or response.status not in (204, 304):
             listed.append((b"content-type", response.content_type))
-            listed.append((b"content-length", b"%d" % len(response.body)))
+            if response.pieces is None:
+                listed.append((b"content-length", b"%d" % len(response.body)))
         if not any(name == b"cache-control" for name, _ in listed):
             listed.append((b"cache-control", b"no-store"))
         listed.append((b"x-request-id", request_id))
@@ -87,3 +99,22 @@ class Sending:
             if _HEADER_NAMES.fullmatch(wanted):
                 allowed.append((b"access-control-allow-headers", wanted))
         return allowed
+
+
+async def _send_pieces(pieces: Pieces, send: Send, receive: Receive) -> None:
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -13,6 +13,7 @@ from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.given import Given, given
 from fhir_sched.operation import Operation
+from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.security.decision import decide
 from fhir_sched.security.guard import refused
 
@@ -35,6 +36,8 @@ ACTIONS: Mapping[str, Action] = {}
 
 async def invoke(context: Context, call: Call, operation: Operation, fhir_id: str) -> Answer:
     """The operation's answer. Raises 403 beyond the scopes, 400 for inputs that it does not take."""
+    if operation.public:
+        raise FhirError(Kind.NOT_SUPPORTED, f"{operation.word} is asked for by itself, not in a Bundle")
     for kind, letters in operation.needs:
         for letter in letters:
             if not decide(context.caller, letter, kind).allowed:

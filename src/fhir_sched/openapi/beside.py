@@ -9,6 +9,7 @@ from fhir_sched import profiles
 from fhir_sched.definition import SYSTEM_METHODS
 from fhir_sched.openapi import answers, examples, parameters
 from fhir_sched.openapi.operations import BASE, Operation, Placed, operation, shared
+from fhir_sched.publishing.lines import KINDS
 
 _OBJECT: Final = {"type": "object"}
 
@@ -32,6 +33,7 @@ def of_system() -> Iterator[Placed]:
             {"200": endpoints, **answers.refusals(answers.READING)},
         ),
     )
+    yield f"{BASE}/$bulk-publish/{{file}}", "GET", _published()
     found = {"200": answers.bundle("A page of versions, newest first"), **answers.refusals(answers.READING)}
     if "history-system" in SYSTEM_METHODS:
         yield (
@@ -52,6 +54,14 @@ def of_system() -> Iterator[Placed]:
         for kind in parameters.COMPARTMENTS:
             path, summary = f"{BASE}/{kind}/{{id}}/{{type}}", f"Search what a {kind} takes part in"
             yield from _searches(path, f"search-{kind}", summary, [parameters.members(kind)], parameters.common())
+
+
+def _published() -> Operation:
+    files = [f"{kind}.ndjson" for kind in KINDS]
+    file = {"name": "file", "in": "path", "required": True, "schema": {"type": "string", "enum": files}}
+    found = answers.media("Resources, each a line", "application/fhir+ndjson", {"type": "string"})
+    refused = answers.refusals((304, *answers.READING))
+    return operation("bulk-publish-file", "A file of published slots", "System", {"200": found, **refused}, [file])
 
 
 def _searches(path: str, name: str, summary: str, placed: list[Operation], fields: list[Operation]) -> Iterator[Placed]:

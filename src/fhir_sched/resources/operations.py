@@ -7,9 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_sched.operation import Level, Operation
+from fhir_sched.operation import Level, Operation, Parameter
 
-OPERATIONS: tuple[Operation, ...] = ()
+BULK_PUBLISH = Operation(
+    code="bulk-publish",
+    type="",
+    title="Published slots",
+    doc="The manifest of SMART Scheduling Links: where the tenant's Locations, Schedules and Slots are as NDJSON files,"
+    " for everyone. 404 for a tenant that does not publish.",
+    outputs=(Parameter("return", "", "The manifest, a JSON object", 1),),
+    levels=("system",),
+    methods=("GET",),
+    affects_state=False,
+    public=True,
+)
+
+OPERATIONS: tuple[Operation, ...] = (BULK_PUBLISH,)
 
 
 def at(path: Sequence[str]) -> tuple[Operation, str] | None:
