@@ -105,6 +105,10 @@ def test_slots_of_a_quiet_transaction_are_not_announced_one_by_one(clinic: Clini
         quiet = clinic.slot(schedule, 0, connection)
     loud = clinic.slot(schedule, 20, connection)
     assert (events(clinic, quiet), events(clinic, loud)) == ([], [("slot.created", 1)])
+    together = (
+        "select payload -> 'slots' -> 'count' from outbox where event_type = 'slots.generated' and aggregate_id = %s"
+    )
+    assert clinic.rows(together, schedule) == [(1,)]
 
 
 def test_truncate_is_a_delete_of_every_row(clinic: Clinic) -> None:
