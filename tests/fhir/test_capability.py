@@ -18,6 +18,7 @@ from db import Database
 from fhir_sched import capability, profiles
 from fhir_sched.definition import METHODS, SYSTEM_METHODS
 from fhir_sched.resources import RESOURCES
+from fhir_sched.resources.operations import OPERATIONS
 from fhir_sched.validate import resource_issues
 from server import Server
 
@@ -345,7 +346,8 @@ def test_every_interaction_there_is_is_advertised_and_driven() -> None:
         advertised = {each["code"] for each in ADVERTISED[kind]["interaction"]}
         without_code = {"search-form", *(code for code in METHODS if code.startswith(("conditional-", "validate")))}
         assert advertised == set(METHODS) - without_code
-        assert [each["name"] for each in ADVERTISED[kind]["operation"]] == ["validate"]
+        own = [each.code for each in OPERATIONS if each.type == kind]
+        assert [each["name"] for each in ADVERTISED[kind]["operation"]] == ["validate", *own]
         assert ADVERTISED[kind] | SPOKEN | {"conditionalDelete": "single", "readHistory": True} == ADVERTISED[kind]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from fhir_sched.interactions.book_series import book_series
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.given import Given, given
@@ -30,7 +31,9 @@ class Invocation:
 
 Action = Callable[[Context, Invocation], Awaitable[Answer]]
 
-ACTIONS: Mapping[str, Action] = {}
+ACTIONS: Mapping[str, Action] = {
+    "appointment-book-series": book_series,
+}
 """What each operation does, by the id of its definition."""
 
 

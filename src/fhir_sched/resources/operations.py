@@ -22,7 +22,29 @@ BULK_PUBLISH = Operation(
     public=True,
 )
 
-OPERATIONS: tuple[Operation, ...] = (BULK_PUBLISH,)
+BOOK_SERIES = Operation(
+    "book-series",
+    "Appointment",
+    "Book a series",
+    "Books an appointment that comes again every week, or every few weeks, as a whole: all of its occurrences in "
+    "slots of the same schedules at the same local time, or none and every reason why",
+    inputs=(
+        Parameter("appointment", "Appointment", "The first appointment, with its slots and times", min=1),
+        Parameter("count", "positiveInt", "How many appointments in all, from 2 to 104", min=1),
+        Parameter("weeks", "positiveInt", "How many weeks from one to the next; 1 when left out"),
+    ),
+    outputs=(
+        Parameter(
+            "return",
+            "Bundle",
+            "The appointments in order; they share an identifier of the system urn:fhir-sched:series",
+            min=1,
+        ),
+    ),
+    needs=(("Appointment", "c"),),
+)
+
+OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH)
 
 
 def at(path: Sequence[str]) -> tuple[Operation, str] | None:
