@@ -28,7 +28,7 @@ class Limit:
 
 def run(url: str, script: Script, *, clients: int, seconds: float) -> Limit:
     """The script with prepared statements, each transaction one pipeline and so one round trip."""
-    settings = Limits().session(read_only=False)
+    settings = Limits().session(read_only=False, steady=script.steady)
     options = " ".join(f"-c {name}={value}" for name, value in settings.items()).replace("read c", "read\\ c")
     constants = [part for name, value in script.constants.items() for part in ("-D", f"{name}={value}")]
     with tempfile.TemporaryDirectory() as directory:

@@ -29,10 +29,11 @@ _STARTS = shape.DAYS - 16
 
 @dataclass(frozen=True)
 class Script:
-    """A pgbench script and the arguments that do not change (`-D`)."""
+    """A pgbench script and the arguments that do not change (`-D`); `steady` as in Fragment."""
 
     text: str
     constants: dict[str, str]
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def scripted(setup: str, fragment: Fragment, tenant: str, known: dict[str, str],
         return f":{name}"
 
     statement = re.sub(r"\$(\d+)", argument, fragment.text)
-    return Script(f"{setup}\\startpipeline\n{session(known[tenant])};\n{statement};\n\\endpipeline\n", constants)
+    return Script(f"{setup}\\startpipeline\n{session(known[tenant])};\n{statement};\n\\endpipeline\n", constants, fragment.steady)
 
 
 def session(tenant: str) -> str:

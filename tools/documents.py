@@ -157,7 +157,11 @@ def database_limits() -> str:
     """What a server process asks of the database, and how long it waits."""
     ours = Limits()
     rows = (
-        ("connections for reads, shared and pipelined", f"{ours.shared}", ""),
+        (
+            "connections for reads, shared and pipelined",
+            f"{ours.steady + ours.shared}, {ours.steady} of which plan a statement once for all values",
+            "",
+        ),
         ("connections for writes and slow statements", f"{ours.exclusive}", ""),
         ("requests in flight on one shared connection", f"{ours.in_flight}", "503"),
         ("requests waiting for an exclusive connection", f"{ours.queue}", "503"),

@@ -20,7 +20,7 @@ def read(source: Source, row_id: str, tenant: str) -> Fragment:
         columns = ", ".join(source.select_list)
         text = f"select {columns}\nfrom {source.table} a\nwhere a.tenant_id = $1::uuid\n  and a.id = $2::uuid"
         _READS[source.table] = text
-    return Fragment(text, (tenant.encode(), row_id.encode()))
+    return Fragment(text, (tenant.encode(), row_id.encode()), steady=True)
 
 
 def read_locked(source: Source, row_id: str, tenant: str) -> Fragment:

@@ -90,6 +90,31 @@ def test_a_tenant_never_sees_the_rows_of_another_however_requests_are_mixed(url:
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(("steady", "mode"), [(True, b"force_generic_plan"), (False, b"auto")])
+def test_a_statement_that_needs_one_plan_goes_where_it_is_made_once(url: str, steady: bool, mode: bytes) -> None:
+    asked = Fragment("select current_setting('plan_cache_mode')", steady=steady)
+
+    async def scene() -> None:
+        async with opened(url) as lanes:
+            answers = await asyncio.gather(*(lanes.read(TENANT_A, asked) for _ in range(20)))
+            assert {rows.first() for (rows,) in answers} == {(mode,)}
+
+    asyncio.run(scene())
+
+
+def test_steady_statements_go_over_the_other_lanes_while_theirs_are_lost(url: str) -> None:
+    asked = Fragment("select current_setting('plan_cache_mode')", steady=True)
+
+    async def scene() -> None:
+        async with opened(url) as lanes:
+            for lane in lanes._steady:
+                lane._lose("a test")
+            (rows,) = await lanes.read(TENANT_A, asked)
+            assert rows.first() == (b"auto",)
+
+    asyncio.run(scene())
+
+
 def test_the_tenant_does_not_outlive_its_request(url: str) -> None:
     settings = Fragment("select current_setting('app.tenant_id', true), current_setting('app.writer', true)")
 
@@ -100,7 +125,7 @@ def test_the_tenant_does_not_outlive_its_request(url: str) -> None:
             async with lanes.transaction(TENANT_A) as transaction:
                 (inside,) = await transaction.run(settings)
                 assert inside.all() == [(TENANT_A.encode(), b"fhir")]
-            for lane in (*lanes._shared, *lanes._exclusive):
+            for lane in lanes._all:
                 (rows, notes) = await lane.submit((settings, NOTES), 2)
                 assert rows.all() in ([(b"", b"")], [(None, None)])
                 assert notes.all() == []
@@ -367,7 +392,7 @@ def test_a_load_of_reads_and_writes_survives_killed_backends(url: str, admin: ps
             stop = True
             await asyncio.gather(*clients)
             assert statuses == {503}
-            await until(lambda: all(lane.connected for lane in lanes._shared) and len(lanes._free) == 3)
+            await until(lambda: all(lane.connected for lane in lanes._readers) and len(lanes._free) == 3)
             (rows,) = await lanes.read(TENANT_A, NOTES)
             stored = {int(number or b"") for number in ids(rows)}
             assert written <= stored <= written | unknown

@@ -55,7 +55,7 @@ def test_requests_bookings_conflicts_and_connections_are_counted(
     assert found[_labelled("bookings_total", outcome="booked")] == 1
     assert found[_labelled("bookings_total", outcome="conflict")] == 2
     assert found[_labelled("database_errors_total", reason="slot_taken")] == 2
-    assert found[_labelled("lanes_connected", kind="shared")] == 3
+    assert found[_labelled("lanes_connected", kind="shared")] == 4
     assert found[_labelled("lanes_connected", kind="exclusive")] == 8
     assert found[_labelled("lanes_in_use")] == 0
     assert found[_labelled("database_round_trips_total")] >= 6
@@ -70,7 +70,7 @@ def test_any_of_several_processes_tells_of_all(database: Database, tenant: UUID)
         assert {httpx.get(f"{several.url}/fhir/{tenant}/metadata", timeout=60).status_code for _ in range(20)} == {200}
         for _ in range(5):
             assert _until(several, lambda found: found.get(count) == 20)
-        connected = _until(several, lambda found: found[_labelled("lanes_connected", kind="shared")] == 6)
+        connected = _until(several, lambda found: found[_labelled("lanes_connected", kind="shared")] == 8)
         assert len([name for name, _ in connected if name == "process_resident_memory_bytes"]) == 2
 
 

@@ -16,10 +16,12 @@ class Fragment:
     """A statement with `$1`.. placeholders and one argument for each, in PostgreSQL's text format (None is NULL).
 
     An argument that holds NUL is refused (400): libpq would end it there, and store or compare it cut short.
+    `steady` says that one plan is good for all arguments, so that PostgreSQL need not plan again for each.
     """
 
     text: str
     args: tuple[bytes | None, ...] = ()
+    steady: bool = False
 
     def __post_init__(self) -> None:
         for arg in self.args:

@@ -22,7 +22,7 @@ from fhir_sched.db.transaction import Transaction
 from fhir_sched.outcome import FhirError, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from fhir_sched.db.rows import Rows
 
@@ -43,16 +43,17 @@ class Lanes:
     def __init__(self, conninfo: str, limits: Limits | None = None) -> None:
         self.limits = limits = limits or Limits()
         conninfo = with_defaults(conninfo)
-        self._shared = [
+        readers = [
             Lane(
                 conninfo,
-                limits.session(read_only=True),
+                limits.session(read_only=True, steady=number < limits.steady),
                 on_connect=self._returned,
                 max_in_flight=limits.in_flight,
                 silence_s=limits.silence_s,
             )
-            for _ in range(limits.shared)
+            for number in range(limits.steady + limits.shared)
         ]
+        self._steady, self._shared = readers[: limits.steady], readers[limits.steady :]
         self._exclusive = [
             Lane(conninfo, limits.session(read_only=False), on_connect=self._arrived, silence_s=limits.silence_s)
             for _ in range(limits.exclusive)
@@ -68,33 +69,41 @@ class Lanes:
     @property
     def round_trips(self) -> int:
         """How many requests were sent to the database since the start, each one round trip."""
-        return sum(lane.round_trips for lane in (*self._shared, *self._exclusive))
+        return sum(lane.round_trips for lane in self._all)
+
+    @property
+    def _readers(self) -> tuple[Lane, ...]:
+        return (*self._steady, *self._shared)
+
+    @property
+    def _all(self) -> tuple[Lane, ...]:
+        return (*self._steady, *self._shared, *self._exclusive)
 
     def measured(self) -> Measured:
         """How the connections are at this moment, and what has been counted since the start."""
         return Measured(
-            shared=sum(lane.connected for lane in self._shared),
+            shared=sum(lane.connected for lane in self._readers),
             exclusive=sum(lane.connected for lane in self._exclusive),
-            in_flight=sum(lane.in_flight for lane in self._shared),
+            in_flight=sum(lane.in_flight for lane in self._readers),
             in_use=len(self._borrowed),
             queued=len(self._queue),
             waits=self._waits,
             waited_s=self._waited_s,
             round_trips=self.round_trips,
-            lost=sum(lane.lost for lane in (*self._shared, *self._exclusive)),
+            lost=sum(lane.lost for lane in self._all),
         )
 
     @property
     def ready(self) -> bool:
         """Whether reads and writes both find a connection."""
-        return any(lane.connected for lane in self._shared) and any(lane.connected for lane in self._exclusive)
+        return any(lane.connected for lane in self._readers) and any(lane.connected for lane in self._exclusive)
 
     async def open(self) -> None:
         """Connect every lane. DatabaseGone, with the reason, when not a single one of a kind can; nothing stays then.
 
         Lanes that fail while others succeed go on trying by themselves.
         """
-        lanes = (*self._shared, *self._exclusive)
+        lanes = self._all
         outcomes = await asyncio.gather(*(lane.open() for lane in lanes), return_exceptions=True)
         failure = next((outcome for outcome in outcomes if outcome is not None), None)
         if failure is not None and not (self.ready and isinstance(failure, DatabaseGone)):
@@ -104,7 +113,7 @@ class Lanes:
     async def close(self) -> None:
         """Refuse what comes, wait for what is in flight (bounded by `drain_s`), disconnect."""
         self._closing = True
-        lanes = (*self._shared, *self._exclusive)
+        lanes = self._all
         deadline = asyncio.get_running_loop().time() + self.limits.drain_s
         while self._borrowed or self._queue or any(lane.in_flight for lane in lanes):
             if asyncio.get_running_loop().time() > deadline:
@@ -122,15 +131,16 @@ class Lanes:
         if slow:
             return await self.write(tenant, *fragments)
         statements = (self._session(tenant), *fragments)
+        lanes = self._steady if fragments[0].steady else self._shared
         try:
-            lane = await self._reader()
+            lane = await self._reader(lanes)
             try:
                 return await lane.submit(statements, len(fragments))
             except DatabaseGone:
                 # it changes nothing, so it may be asked again; unless the connection has been silent for long
                 if self._patience_s(lane) <= 0:
                     raise
-            return await (await self._reader()).submit(statements, len(fragments))
+            return await (await self._reader(lanes)).submit(statements, len(fragments))
         except DatabaseError as error:
             raise translate(error) from error
 
@@ -202,13 +212,17 @@ class Lanes:
         """How much longer a request waits for one of these lanes, all of them lost, to be connected again."""
         return max(lane.lost_at for lane in lanes) + self.limits.patience_s - asyncio.get_running_loop().time()
 
-    async def _reader(self) -> Lane:
-        """The shared lane with the least to do. DatabaseGone when there is none, nor soon will be."""
+    async def _reader(self, lanes: list[Lane]) -> Lane:
+        """The one of these lanes with the least to do, another reader when they are lost.
+
+        DatabaseGone when there is none, nor soon will be.
+        """
         while not self._closing:
-            lane = min(self._shared, key=_load)
-            if lane.connected:
-                return lane
-            patience_s = self._patience_s(*self._shared)
+            for wanted in (lanes, self._readers):
+                lane = _idlest(wanted)
+                if lane is not None:
+                    return lane
+            patience_s = self._patience_s(*self._readers)
             if patience_s <= 0:
                 raise DatabaseGone("no connection to PostgreSQL")
             self._back = self._back or asyncio.get_running_loop().create_future()
@@ -292,8 +306,12 @@ class Lanes:
             self._free.append(lane)
 
 
-def _load(lane: Lane) -> int:
-    return lane.in_flight if lane.connected else 1_000_000
+def _idlest(lanes: Sequence[Lane]) -> Lane | None:
+    found, least = None, 0
+    for lane in lanes:
+        if lane.connected and (found is None or lane.in_flight < least):
+            found, least = lane, lane.in_flight
+    return found
 
 
 def _overloaded() -> FhirError:

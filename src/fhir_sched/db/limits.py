@@ -14,10 +14,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 class Limits:
     """Numbers of lanes and of what may wait for them; times are in seconds.
 
+    `steady` lanes for reads plan a statement once for all values, `shared` ones whenever PostgreSQL thinks it better.
+
     `patience_s` is how long after the loss of every connection a request still waits for a new one.
     """
 
-    shared: int = 3
+    steady: int = 2
+    shared: int = 2
     exclusive: int = 8
     in_flight: int = 256
     queue: int = 512
@@ -33,7 +36,7 @@ class Limits:
         """After how long without any answer a connection is given up: no statement may take this long."""
         return self.statement_timeout_s + 5.0
 
-    def session(self, *, read_only: bool) -> dict[str, str]:
+    def session(self, *, read_only: bool, steady: bool = False) -> dict[str, str]:
         """The settings that a connection keeps for as long as it lives."""
         return {
             "TimeZone": "UTC",
@@ -44,6 +47,7 @@ class Limits:
             "statement_timeout": _milliseconds(self.statement_timeout_s),
             "idle_in_transaction_session_timeout": _milliseconds(self.idle_in_transaction_s),
             "jit": "off",
+            "plan_cache_mode": "force_generic_plan" if steady else "auto",
             "default_transaction_isolation": "read committed",
             "default_transaction_read_only": "on" if read_only else "off",
         }

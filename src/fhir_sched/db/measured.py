@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """`shared` and `exclusive` are connected lanes, `in_flight` requests on shared lanes, `in_use` borrowed lanes.
+    """`shared` (all for reads) and `exclusive` are connected lanes, `in_flight` requests on shared ones,
+    `in_use` borrowed ones.
 
     `queued` requests wait for an exclusive lane. Counted since the start: `waits` for one and `waited_s` (seconds),
     `round_trips`, connections `lost`.

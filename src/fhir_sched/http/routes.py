@@ -27,6 +27,8 @@ from fhir_sched.security.smart import SmartConfiguration
 from fhir_sched.security.tokens import Authenticator
 from fhir_sched.settings import SearchHandling, Settings, is_loopback
 
+_CONDITIONAL = frozenset((b"if-match", b"if-none-match", b"if-modified-since", b"if-none-exist"))
+
 
 class Routes:
     """The FHIR API of one server: `handle` answers every request below `/fhir/`."""
@@ -66,12 +68,13 @@ class Routes:
         await self.authenticator.close()
 
     async def _respond(self, context: Context, request: Request, path: list[str]) -> Response:
-        found = conformance.respond(context.base, request, path, strict=self._strict(request))
+        strict = self._strict(request)
+        found = conformance.respond(context.base, request, path, strict=strict)
         if found is not None:
             return found
         if not path and request.method == "POST":
             return _answer(await self._bundle(context, request))
-        call = self._call(request, path)
+        call = self._call(request, path, strict=strict)
         mark = _once(request, context.caller)
         if mark is None or path[-1:] == ["_search"]:
             answer = await perform(context, call)
@@ -91,8 +94,10 @@ class Routes:
             return await transaction(context, listed, manner)
         return await once(context, *mark, lambda inside: transaction(inside, listed, manner))
 
-    def _call(self, request: Request, path: list[str]) -> Call:
+    def _call(self, request: Request, path: list[str], *, strict: bool) -> Call:
         pairs = request.parameters
+        if request.method == "GET" and _CONDITIONAL.isdisjoint(request.headers):
+            return Call("GET", path, pairs, lambda: patching.body(request), strict=strict, bodyless=not request.body)
         if path[-1:] == ["_search"]:
             negotiate.require_form(request)
             pairs = pairs + decode_form(request.body)
@@ -102,7 +107,7 @@ class Routes:
             path,
             pairs,
             lambda: patching.body(request),
-            strict=self._strict(request),
+            strict=strict,
             match=preconditions.versions(request.header(b"if-match"), "If-Match"),
             none_match=preconditions.versions(request.header(b"if-none-match"), "If-None-Match"),
             modified_since=request.header(b"if-modified-since"),
@@ -112,6 +117,8 @@ class Routes:
         )
 
     def _strict(self, request: Request) -> bool:
+        if b"prefer" not in request.headers:
+            return self.strict
         handling = preconditions.preference(request.header(b"prefer"), "handling")
         return handling == "strict" or (self.strict and handling != "lenient")
 

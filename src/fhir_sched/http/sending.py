@@ -22,6 +22,8 @@ _HEADER_NAMES: Final = re.compile(rb"[A-Za-z0-9\-, ]{1,1000}")
 _EXPOSED: Final = b"ETag, Location, Content-Location, Last-Modified, X-Request-Id, Retry-After, WWW-Authenticate"
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _STATUS: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
+# A line break within a header would begin another one; those are looked for in all lines together.
+_LINES: Final = [b"%b: %b\r\n" * count for count in range(64)]
 _YEAR_S: Final = 365 * 24 * 3600
 
 
@@ -63,8 +65,11 @@ class Sending:
         pieces = response.pieces if method != "HEAD" else None
         if pieces is not None:
             listed.append((b"transfer-encoding", b"chunked"))
-        lines = [b"%b: %b\r\n" % (name, value) for name, value in listed if b"\n" not in value and b"\r" not in value]
-        return _STATUS[response.status] + b"".join(lines), pieces or (b"" if method == "HEAD" else response.body)
+        lines = _LINES[len(listed)] % tuple([part for header in listed for part in header])
+        if lines.count(b"\n") != len(listed) or lines.count(b"\r") != len(listed):
+            kept = [b"%b: %b\r\n" % header for header in listed if b"\n" not in header[1] and b"\r" not in header[1]]
+            lines = b"".join(kept)
+        return _STATUS[response.status] + lines, pieces or (b"" if method == "HEAD" else response.body)
 
     def _headers(
         self, response: Response, headers: dict[bytes, bytes], request_id: bytes, *, last: bool

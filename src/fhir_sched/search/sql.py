@@ -14,12 +14,15 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import (
     BooleanColumn,
     CodeColumn,
+    DateParam,
     Fixed,
     IdColumn,
     InstantColumn,
+    ReferenceParam,
     References,
     Resource,
     Source,
+    TokenParam,
 )
 from fhir_sched.search.clause import ALL, EMPTY, Arguments, Either, Row, clause, impossible, side
 from fhir_sched.search.query import AnyOf, Chain, Condition, Criterion, Has, Position, Query, ReferenceValue, Sort
@@ -342,7 +345,7 @@ def _single(part: _Part, sources: tuple[tuple[Resource, Source], ...], args: Arg
         f"select {', '.join(shown)}\nfrom {branch.tables}\nwhere {_where(part, keys, args)}\n"
         f"order by {_order([key[0] for key in keys], keys, _backward(query.position))}\nlimit {query.count + 1}"
     )
-    return Plan(Fragment(text, tuple(args.values)), sources, part.place, tuple(places), _slow(query))
+    return Plan(Fragment(text, tuple(args.values), _steady(query)), sources, part.place, tuple(places), _slow(query))
 
 
 def _union(query: Query, parts: Sequence[_Part], sources: tuple[tuple[Resource, Source], ...], args: Arguments) -> Plan:
@@ -366,7 +369,7 @@ def _union(query: Query, parts: Sequence[_Part], sources: tuple[tuple[Resource, 
         f"select *\nfrom (\n{joined}\n) each_source\norder by {_order(names, keys, backward)}\nlimit {query.count + 1}"
     )
     places = tuple(range(1 + width, 1 + width + len(keys) - 1))
-    return Plan(Fragment(text, tuple(args.values)), sources, None, places, _slow(query))
+    return Plan(Fragment(text, tuple(args.values), _steady(query)), sources, None, places, _slow(query))
 
 
 def _slow(query: Query) -> bool:
@@ -378,6 +381,27 @@ def _slow(query: Query) -> bool:
     )
 
 
+def _steady(query: Query) -> bool:
+    """Whether one plan is good for all values: each condition is an equality, or a range of what the order is by.
+
+    What many values, or a range beside the order, find depends on the values: the planner has to see them.
+    """
+    return all(_is_steady(condition, query.sort[0]) for each in (query, *query.also) for condition in each.conditions)
+
+
+def _is_steady(condition: Condition, first: Sort) -> bool:
+    match condition:
+        case Criterion(param=DateParam(), modifier=""):
+            return condition.param is first.param
+        case Criterion(param=TokenParam(kind="code" | "id"), modifier="", values=(_,)):
+            return True
+        case Criterion(param=ReferenceParam(), modifier="", values=(ReferenceValue(type=kind),)):
+            return kind != ""
+        case Chain(criterion=Criterion(param=ReferenceParam()), limits=()):
+            return _is_steady(condition.criterion, first)
+    return False
+
+
 def by_ids(source: Source, ids: Sequence[str], tenant: str) -> Fragment:
     """The statement that reads rows by their ids (for includes)."""
     args = Arguments(tenant)
@@ -386,4 +410,4 @@ def by_ids(source: Source, ids: Sequence[str], tenant: str) -> Fragment:
         f"select {', '.join(source.select_list)}\nfrom {source.table} a\n"
         f"where a.tenant_id = $1::uuid\n  and {chosen}\norder by a.id"
     )
-    return Fragment(text, tuple(args.values))
+    return Fragment(text, tuple(args.values), steady=True)
