@@ -19,6 +19,12 @@ from pydantic.fields import FieldInfo
 from fhir_sched import __version__
 from fhir_sched.settings import PREFIX, Settings, SettingsError, load
 
+_RELAY = (
+    "database_url", "data_dir", "public_url", "sinks", "event_payload", "webhook_secret", "park_after",
+    "keep_events_days", "allow_private_endpoints", "log_level",
+)  # fmt: skip
+"""The settings that the relay reads."""
+
 
 def _fail(message: str, code: int = 1) -> NoReturn:
     click.echo(f"fhir-sched: {message}", err=True)
@@ -234,6 +240,95 @@ def _rule_errors() -> Iterator[None]:
         yield
     except RuleError as error:
         _fail(str(error), 2)
+
+
+@main.group(invoke_without_command=True)
+@click.option("--sink", "given", multiple=True, metavar="URL", help="where events go; repeatable")
+@click.option("--once", is_flag=True, help="end when nothing is left to send")
+@click.option(
+    "--allow-private", is_flag=True, help="let webhooks go to private addresses and over http (ALLOW_PRIVATE_ENDPOINTS)"
+)
+@click.option("--metrics-port", metavar="NUMBER", type=click.IntRange(1, 65_535), help="answer Prometheus there")
+@_options(*_RELAY)
+@click.pass_context
+def relay(
+    context: click.Context,
+    /,
+    *,
+    given: tuple[str, ...],
+    once: bool,
+    allow_private: bool,
+    metrics_port: int | None,
+    **flags: Any,
+) -> None:
+    """Send the events of the outbox to sinks, until a signal ends it.
+
+    \b
+    https://host/path             one POST an event, signed with WEBHOOK_SECRET
+    nats://host:4222/prefix       JetStream, subject prefix.<tenant>.<event type>
+    file:///path, stdout:         one line an event
+    discard:                      takes and forgets
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if given:
+        flags["sinks"] = ",".join((*given, *filter(None, [flags.get("sinks")])))
+    if allow_private:
+        flags["allow_private_endpoints"] = True
+    settings = _settings(flags)
+    from fhir_sched import relaying
+
+    with _said_in_one_line(), _database(settings, "relay") as (_, app_url):
+        try:
+            relaying.run(settings, app_url, once=once, metrics_port=metrics_port)
+        except relaying.RelayError as error:
+            _fail(str(error), error.code)
+
+
+@relay.command("parked")
+@_options("database_url", "data_dir")
+def relay_parked(**flags: Any) -> None:
+    """List the events that a sink has refused too often: id, sink, type, refusals, since when, why."""
+    settings = _settings(flags)
+    from fhir_sched import relaying
+
+    with _said_in_one_line(), _database(settings, "relay parked") as (_, app_url):
+        found = relaying.parked(app_url)
+    for each in found:
+        click.echo("\t".join((each.event, each.sink, each.type, str(each.refusals), each.since, each.problem)))
+    if not found:
+        click.echo("no event is parked", err=True)
+
+
+@relay.command("resend")
+@click.argument("event", metavar="ID", required=False, type=click.UUID)
+@click.option("--all", "everything", is_flag=True, help="every parked event")
+@_options("database_url", "data_dir")
+def relay_resend(*, event: UUID | None, everything: bool, **flags: Any) -> None:
+    """Let a parked event be sent again, by the relay that runs or by the next."""
+    if (event is None) is not everything:
+        _fail("name the event's ID, or --all", 2)
+    settings = _settings(flags)
+    from fhir_sched import relaying
+
+    with _said_in_one_line(), _database(settings, "relay resend") as (_, app_url):
+        count = relaying.resend(app_url, None if event is None else str(event))
+    if not count:
+        _fail("no event is parked" if everything else f"no event {event} is parked")
+    click.echo(f"{count} to be sent again")
+
+
+@relay.command("forget")
+@click.argument("sink", metavar="SINK")
+@_options("database_url", "data_dir")
+def relay_forget(*, sink: str, **flags: Any) -> None:
+    """Give up what is still to be sent to a sink that is there no more, by its name in `relay parked`."""
+    settings = _settings(flags)
+    from fhir_sched import relaying
+
+    with _said_in_one_line(), _database(settings, "relay forget") as (_, app_url):
+        count = relaying.forget(app_url, sink)
+    click.echo(f"{count} given up")
 
 
 @main.command()

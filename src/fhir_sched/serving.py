@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from fhir_sched import __version__, demo, logs, telemetry
 from fhir_sched.db import doctor, embedded, migrations, privileges, supervision
+from fhir_sched.events import setup as events
 from fhir_sched.http.admission import Gate
 from fhir_sched.publishing import publication
 from fhir_sched.security import setup
@@ -103,7 +104,7 @@ class _Server(uvicorn.Server):
 
 def serve(settings: Settings, *, with_demo: bool, say: Callable[[str], None]) -> None:
     """Serve until a signal ends it. Raises StartError, or SystemExit after SIGTERM."""
-    wrong = setup.problem(settings) or publication.problem(settings)
+    wrong = setup.problem(settings) or publication.problem(settings) or events.problem(settings)
     if wrong:
         raise StartError(wrong, code=2)
     logs.configure(settings.log_level)

@@ -58,6 +58,13 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+class EventPayload(StrEnum):
+    """What an event carries."""
+
+    FULL_RESOURCE = "full-resource"
+    ID_ONLY = "id-only"
+
+
 class Settings(BaseSettings):
     """Every setting with its default; the description of a field is the help text of its flag."""
 
@@ -114,6 +121,24 @@ class Settings(BaseSettings):
         PublishExtensions.BOTH, description="URLs of its booking extensions: smarthealthit, hl7 or both"
     )
 
+    relay: bool = Field(True, description="off: serve sends no events itself; `fhir-sched relay` does")
+    sinks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="URLs that events go to, separated by commas: https:, nats:, file:, stdout:, discard:"
+    )
+    event_payload: EventPayload = Field(
+        EventPayload.FULL_RESOURCE, description="what an event carries: full-resource or id-only"
+    )
+    webhook_secret: str | None = Field(
+        None, description="key that signs webhooks (Standard Webhooks: whsec_…); better by the environment"
+    )
+    park_after: int = Field(8, ge=1, le=1000, description="how many refusals by a sink park an event")
+    keep_events_days: int = Field(
+        30, ge=0, le=36_500, description="after how many days published events are removed; 0: never"
+    )
+    allow_private_endpoints: bool = Field(
+        False, description="on: webhooks and Subscriptions may go to private addresses and over http"
+    )
+
     @field_validator("database_url", "admin_url", "replica_url")
     @classmethod
     def _is_libpq_url(cls, value: str | None) -> str | None:
@@ -145,7 +170,7 @@ class Settings(BaseSettings):
     def _is_absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("publish_tenants", "cors_origins", mode="before")
+    @field_validator("publish_tenants", "cors_origins", "sinks", mode="before")
     @classmethod
     def _is_comma_list(cls, value: object) -> object:
         if isinstance(value, str):
@@ -222,6 +247,6 @@ def _sentence(item: dict[str, Any]) -> str:
     if not item["loc"]:
         return message
     name = str(item["loc"][0]).upper()
-    if name.endswith(("_URL", "_SECRET")):
+    if name.endswith(("_URL", "_SECRET", "SINKS")):
         return f"{PREFIX}{name}: {message}"
     return f"{PREFIX}{name}: {message}, not {item['input']!r}"

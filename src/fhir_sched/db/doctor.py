@@ -45,18 +45,23 @@ class Finding:
         return f"{self.problem}: {self.remedy}"
 
 
-def check(url: str) -> list[Finding]:
-    """Everything that is wrong with the database at `url` for the role that it names; empty when all is well."""
+def check(url: str, *, durability: bool = True) -> list[Finding]:
+    """Everything that is wrong with the database at `url` for the role that it names; empty when all is well.
+
+    `durability` is the concern of those who confirm bookings; who only passes on what is there may leave it out.
+    """
     try:
         with psycopg.connect(url, connect_timeout=10, application_name="fhir-sched check") as connection:
-            return list(findings(connection))
+            return list(findings(connection, durability=durability))
     except psycopg.OperationalError as error:
         return [Finding(f"the database cannot be reached: {' '.join(str(error).split())}", _reach_remedy(str(error)))]
 
 
-def findings(connection: psycopg.Connection) -> Iterator[Finding]:
+def findings(connection: psycopg.Connection, *, durability: bool = True) -> Iterator[Finding]:
     """As `check`, on an open connection of the role that serves."""
     yield from _server(connection)
+    if durability:
+        yield from _durability(connection)
     yield from _role(connection)
     current = list(_migrations(connection))
     yield from current
@@ -98,6 +103,9 @@ def _server(connection: psycopg.Connection) -> Iterator[Finding]:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         yield Finding(f"the database's encoding is {encoding}", "create it anew with encoding 'UTF8'")
+
+
+def _durability(connection: psycopg.Connection) -> Iterator[Finding]:
     for name in _DURABILITY:
         if _value(connection, "select current_setting(%s)", [name]) == "off":
             yield Finding(

@@ -16,6 +16,9 @@ from urllib.parse import unquote
 
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
+from fhir_sched.events import setup as events
+from fhir_sched.events.relay import Relay
+from fhir_sched.events.tally import Tally
 from fhir_sched.http import negotiate, publishing
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.messages import Pieces, Request, Response
@@ -56,7 +59,9 @@ class App:
         self.routes = Routes(settings, lanes)
         self.gate = Gate()
         keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
-        metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0, keys)
+        tally = Tally()
+        self.relay: Relay | None = events.build(settings, tally=tally) if settings.relay else None
+        metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0, keys, tally)
         self.observer = Observer(metrics, sink)
         self.sending = Sending(settings.public_url, settings.cors_origins)
         self.pages = pages(settings, lanes, self.gate, metrics)
@@ -69,22 +74,33 @@ class App:
             await self._http(scope, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sampling: asyncio.Task[None] | None = None
+        beside: list[asyncio.Task[None]] = []
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.lanes.open()
                 # for the protocol, which refuses before a request has come so far as to be one
                 scope.get("state", {}).update(gate=self.gate, observer=self.observer, direct=self.direct)
-                sampling = asyncio.create_task(self._sample())
+                beside.append(asyncio.create_task(self._sample()))
+                if self.relay is not None:
+                    await self.relay.open()
+                    beside.append(asyncio.create_task(self.relay.run()))
                 await send({"type": "lifespan.startup.complete"})
             else:
-                if sampling is not None:
-                    sampling.cancel()
+                await self._end(beside)
                 await self.routes.close()
                 await self.lanes.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        """End what runs beside the requests: the relay finishes what it is about, the rest is cancelled."""
+        sampling, *relaying = tasks or [None]
+        if self.relay is not None:
+            self.relay.stop()
+        if sampling is not None:
+            sampling.cancel()
+        await asyncio.gather(*(task for task in relaying if task is not None), return_exceptions=True)
 
     async def _sample(self) -> None:
         """Keep the metrics current that other processes show for this one."""

@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 
 from fhir_sched.db.errors import TRANSLATED
 from fhir_sched.db.measured import Measured
+from fhir_sched.events.metrics import RelayMetrics
+from fhir_sched.events.tally import Tally
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.key_metrics import KeyMetrics
 from fhir_sched.security.jwks import IssuerKeys
@@ -36,7 +38,12 @@ class Metrics:
     """The metrics of one process; `observe` is told of each answer, `exposition` gives all in Prometheus' text form."""
 
     def __init__(
-        self, gate: Gate, measured: Callable[[], Measured], dropped: Callable[[], int], keys: Mapping[str, IssuerKeys]
+        self,
+        gate: Gate,
+        measured: Callable[[], Measured],
+        dropped: Callable[[], int],
+        keys: Mapping[str, IssuerKeys],
+        tally: Tally,
     ) -> None:
         self._gate, self._measured, self._dropped = gate, measured, dropped
         self._known: dict[tuple[str, str, int], tuple[Count, Observe, Count | None]] = {}
@@ -80,6 +87,7 @@ class Metrics:
         )
         self._unwritten = counter("log_lines_dropped", "Lines of the log that nobody read in time")
         self._keys = KeyMetrics(keys, registry)
+        self._relay = RelayMetrics(tally, registry)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -131,6 +139,7 @@ class Metrics:
             metric.inc(value - self._last.get(name, 0))
             self._last[name] = value
         self._keys.sample()
+        self._relay.sample()
 
     def exposition(self) -> bytes:
         """All metrics, of every process, as Prometheus reads them (text format 0.0.4)."""

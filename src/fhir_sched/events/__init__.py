@@ -1,0 +1,1 @@
+"""The outbox leaves the building: events to sinks, and to Subscriptions by the seam in `fanout`."""
