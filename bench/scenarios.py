@@ -132,7 +132,8 @@ def scripted(setup: str, fragment: Fragment, tenant: str, known: dict[str, str],
         return f":{name}"
 
     statement = re.sub(r"\$(\d+)", argument, fragment.text)
-    return Script(f"{setup}\\startpipeline\n{session(known[tenant])};\n{statement};\n\\endpipeline\n", constants, fragment.steady)
+    text = f"{setup}\\startpipeline\n{session(known[tenant])};\n{statement};\n\\endpipeline\n"
+    return Script(text, constants, fragment.steady)
 
 
 def session(tenant: str) -> str:

@@ -27,10 +27,10 @@ from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.rows import Rows
 from fhir_sched.db.transaction import Transaction
 from fhir_sched.http import naming
-from fhir_sched.http.app import App, Receive, Scope
+from fhir_sched.http.app import App, Scope
 from fhir_sched.http.messages import Response
 from fhir_sched.http.observing import placed
-from fhir_sched.http.sending import Send
+from fhir_sched.http.sending import Receive, Send
 from fhir_sched.logs import Sink
 from fhir_sched.settings import Settings
 
