@@ -110,12 +110,14 @@ class References(Binding):
 class InstantColumn(Binding):
     """A timestamptz column. `zone`: a date without offset is a day in the schedule's zone (else UTC).
 
-    `nullable`: `column` is then the generated one that sorts a missing time last, as infinity.
+    `nullable`: `column` is then the generated one that sorts a missing time last, as infinity. `rare`: most rows have
+    no such time, a plain null.
     """
 
     column: str
     zone: bool = False
     nullable: bool = False
+    rare: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from zoneinfo import available_timezones
 
 import orjson
 
-from fhir_sched.codec import is_code
+from fhir_sched.codec import instant, is_code
 from fhir_sched.document import dumps
 from fhir_sched.element import EXTENSION_BASE, Columns, Element, Plain, Reading, is_true
 from fhir_sched.outcome import FhirError, Kind
@@ -25,6 +25,8 @@ from fhir_sched.outcome import FhirError, Kind
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9](:00)?|24:00(:00)?")
 _DAY_MINUTES = 1440
+MOST = 10_000
+"""How many appointments a slot can have room for; the table has the same limit."""
 _LEAST_PARTS = 4  # a day, two times and the minutes
 
 
@@ -110,6 +112,28 @@ class Flag(Part):
 
     def to_column(self, value: Any, where: str) -> bytes:
         return b"t" if value is True else b"f"
+
+
+@dataclass(frozen=True)
+class Moment(Part):
+    """An instant that the server sets."""
+
+    def to_fhir(self, stored: bytes) -> Any:
+        shown = instant(stored)
+        return None if shown is None else shown.decode()
+
+
+@dataclass(frozen=True)
+class Count(Part):
+    """A whole number of at least one."""
+
+    def to_fhir(self, stored: bytes) -> Any:
+        return int(stored)
+
+    def to_column(self, value: Any, where: str) -> bytes:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST:
+            return str(value).encode()
+        raise FhirError(Kind.BUSINESS_RULE, f"{self.url} is a whole number from 1 to {MOST}, not {value}", where)
 
 
 @dataclass(frozen=True)

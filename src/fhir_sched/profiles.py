@@ -1,6 +1,6 @@
-"""What the product itself defines: StructureDefinitions of its extensions, OperationDefinitions of its operations.
+"""What the product itself defines: the definitions of its extensions, search parameters and operations.
 
-Made from their declarations. R4 5.4 (StructureDefinition), 2.4 (Extensibility), 6.5 (OperationDefinition).
+Made from their declarations. R4 5.4 (StructureDefinition), 2.4 (Extensibility), 5.5, 6.5.
 Knows nothing of HTTP or of tenants: all tenants share them.
 """
 
@@ -10,9 +10,9 @@ from functools import cache
 from typing import Any, Final
 
 from fhir_sched import __version__
-from fhir_sched.definition import Param, TokenParam, UriParam
+from fhir_sched.definition import Param, Resource, TokenParam, UriParam
 from fhir_sched.extensions import KEPT_PARTS, RULE_PARTS, Availability, Extensions, Part
-from fhir_sched.operation import Operation, Parameter
+from fhir_sched.operation import CANONICAL_BASE, Operation, Parameter
 from fhir_sched.resources import RESOURCES
 from fhir_sched.resources.operations import OPERATIONS
 
@@ -36,6 +36,12 @@ def definitions() -> dict[str, dict[str, dict[str, Any]]]:
     found += KEPT_PARTS
     return {
         "StructureDefinition": {part.name: _extension(kind, part) for kind, part in sorted(found, key=_by_name)},
+        "SearchParameter": {
+            f"{resource.type}-{param.name}": _search_parameter(resource, param)
+            for resource in RESOURCES.values()
+            for param in resource.params
+            if param.definition.startswith(CANONICAL_BASE)
+        },
         "OperationDefinition": {each.id: _operation(each) for each in OPERATIONS},
     }
 
@@ -97,6 +103,23 @@ def _value(prefix: str, kind: str) -> dict[str, Any]:
         "path": f"Extension{'.extension' if prefix else ''}.value[x]",
         "min": 1,
         "type": [{"code": kind[0].lower() + kind[1:]}],
+    }
+
+
+def _search_parameter(resource: Resource, param: Param) -> dict[str, Any]:
+    """The SearchParameter of one that R4 does not define."""
+    return {
+        "resourceType": "SearchParameter",
+        "id": f"{resource.type}-{param.name}",
+        "url": param.definition,
+        "version": __version__,
+        "name": param.name,
+        "status": "active",
+        "description": f"{param.doc.rstrip('.')}.",
+        "code": param.name,
+        "base": [resource.type],
+        "type": param.type,
+        "expression": param.expression,
     }
 
 

@@ -30,6 +30,8 @@ COLUMNS: dict[str, st.SearchStrategy[bytes | None]] = {
         [b"free", b"busy", b"blocked", b"booked", b"arrived", b"proposed", b"cancelled", b"noshow", b"waiting", b"odd"]
     ),
     "appointment_type": st.sampled_from([None, b"FOLLOWUP", b"X1", b"two words", b'quo"te', b"", "é".encode()]),
+    "capacity": st.sampled_from([None, b"1", b"12"]),
+    "hold_expires_at": st.sampled_from([None, b"2026-11-23 16:07:02.043145+00", b"infinity"]),
     "source": st.sampled_from([b"staff", b"portal", b'x"y']),
     "allow_double_booking": st.sampled_from([b"t", b"f", b"true", b"false"]),
     "is_active": st.sampled_from([b"t", b"f", b"true", b"false"]),
@@ -71,7 +73,7 @@ def ordinary(source: Source, **changed: Any) -> tuple[bytes | None, ...]:
     row: dict[str, bytes | None] = dict.fromkeys(source.columns)
     row |= {"id": UUID, "version": b"1", "updated_at": b"2026-11-23 16:07:02+00", "start_at": b"2026-11-23 09:00:00+00"}
     row |= {"end_at": b"2026-11-23 09:30:00+00", "created_at": b"2026-11-23 08:00:00+00", "patient_id": UUID}
-    row |= {"schedule_id": UUID, "slot_id": UUID, "source": b"staff", "allow_double_booking": b"f"}
+    row |= {"schedule_id": UUID, "slot_id": UUID, "source": b"staff", "allow_double_booking": b"f", "capacity": b"1"}
     return tuple((row | changed)[column] for column in source.columns)
 
 

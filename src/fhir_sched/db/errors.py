@@ -123,6 +123,13 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "booking_rules": Refusal(Kind.BUSINESS_RULE, "The appointment breaks a rule of the clinic."),
     "status_order": Refusal(Kind.BUSINESS_RULE, "The status can't follow the present one.", "Appointment.status"),
+    "slot_capacity": Refusal(Kind.CONFLICT, "More appointments than that occupy {slots}.", "Slot.extension"),
+    "slots_capacity_check": Refusal(
+        Kind.BUSINESS_RULE, "A slot has room for 1 to 10000 appointments.", "Slot.extension"
+    ),
+    "hold_expired": Refusal(
+        Kind.CONFLICT, "The hold is over, and its time may be somebody else's by now: hold it again.", "Appointment"
+    ),
     "slots_no_overlap": _SLOT_OVERLAP,
     "ix_slots_schedule_start": _SLOT_OVERLAP,
     "provider_times_no_overlap": Refusal(

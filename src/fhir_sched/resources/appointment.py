@@ -30,7 +30,8 @@ from fhir_sched.element import (
     Text,
     Words,
 )
-from fhir_sched.extensions import Extensions, Flag, JsonText, Part
+from fhir_sched.extensions import Extensions, Flag, JsonText, Moment, Part
+from fhir_sched.operation import CANONICAL_BASE
 from fhir_sched.resources.common import common_params
 
 STATUSES = (
@@ -41,6 +42,14 @@ STATUSES = (
 WAITLIST_STATUSES = (("waitlist", "waiting"), ("fulfilled", "fulfilled"), ("cancelled", "deleted"))
 _TIMELESS = frozenset({"proposed", "cancelled"})
 _WAITING = frozenset({"waiting", "deleted"})
+
+HOLD_EXPIRES = Moment(
+    "hold-expires",
+    "hold_expires_at",
+    "valueInstant",
+    server_set=True,
+    doc="Until when a pending appointment is held; from then on its time is free again. Set by the server.",
+)
 
 _APPOINTMENTS = Source(
     table="appointments",
@@ -58,7 +67,7 @@ _APPOINTMENTS = Source(
         Participants("participant", ("patient_id", "provider_id", "location_id")),
         Extensions(
             "extension",
-            ("source", "allow_double_booking"),
+            ("source", "allow_double_booking", "hold_expires_at"),
             parts=(
                 Part(
                     "appointment-source",
@@ -74,6 +83,7 @@ _APPOINTMENTS = Source(
                     default=b"f",
                     doc="Whether the appointment may overlap others of its practitioner, and take a slot that is taken",
                 ),
+                HOLD_EXPIRES,
             ),
         ),
     ),
@@ -139,6 +149,10 @@ APPOINTMENT = Resource(
         TokenParam("appointment-type", "Appointment.appointmentType", "The style of appointment or patient that has been booked in the slot", (_CONCEPT, _CONCEPT), path=("appointmentType",)),
         ReferenceParam("based-on", "Appointment.basedOn", "The service request this appointment is allocated to assess", (SideTable(),) * 2, targets=("ServiceRequest",), path=("basedOn",)),
         DateParam("date", "Appointment.start", "Appointment date/time.", (InstantColumn("sort_at", zone=True, nullable=True),) * 2, True),
+        DateParam(
+            "hold-expires", f"Appointment.extension.where(url = '{HOLD_EXPIRES.url}').value", "Until when the appointment is held",
+            (InstantColumn("hold_expires_at", rare=True), Never()), definition=f"{CANONICAL_BASE}SearchParameter/Appointment-hold-expires",
+        ),
         TokenParam("identifier", "Appointment.identifier", "An Identifier of the Appointment", (SideTable(),) * 2, kind="identifier", path=("identifier",)),
         ReferenceParam(
             "location", "Appointment.participant.actor.where(resolve() is Location)", "This location is listed in the participants of the appointment",

@@ -26,13 +26,22 @@ from fhir_sched.element import (
     Instant,
     Text,
 )
-from fhir_sched.extensions import Extensions, Part
+from fhir_sched.extensions import Count, Extensions, Part
 from fhir_sched.resources.common import common_params
 
 STATUSES = (
     ("free", "free"), ("busy", "busy"), ("busy-unavailable", "blocked"), ("entered-in-error", "entered-in-error"),
     ("busy-tentative", "busy"),
 )  # fmt: skip
+
+CAPACITY = Count(
+    "slot-capacity",
+    "capacity",
+    "valueInteger",
+    omit=b"1",
+    default=b"1",
+    doc="How many appointments the slot has room for, 1 without it; it is busy when it is full",
+)
 
 _SLOTS = Source(
     table="slots",
@@ -44,6 +53,7 @@ _SLOTS = Source(
         Instant("start", ("start_at",), required=True),
         Instant("end", ("end_at",), required=True),
         Concept("appointmentType", ("appointment_type",), system=APPOINTMENT_TYPE_SYSTEM, known=APPOINTMENT_TYPES),
+        Extensions("extension", ("capacity",), parts=(CAPACITY,)),
     ),
     zone_from="schedule_id",
 )

@@ -155,13 +155,24 @@ def _positive(criterion: Criterion, binding: Binding, row: Row, args: Arguments)
         case ConceptColumn():
             return _concept(criterion, binding, row, args)
         case InstantColumn() | PeriodColumns():
-            dates = (value for value in criterion.values if isinstance(value, DateValue))
-            return Either(_any(when.predicate(value, binding, row.alias, row.zone, args.add) for value in dates))
+            return Either(_dates(criterion, binding, row, args))
         case References():
             return _references(criterion, binding, row, args)
         case SideTable():
             return _side_table(criterion, row, args)
     raise TypeError(f"no SQL for {binding!r}")
+
+
+def _dates(criterion: Criterion, binding: InstantColumn | PeriodColumns, row: Row, args: Arguments) -> str:
+    dates = [value for value in criterion.values if isinstance(value, DateValue)]
+    rare = isinstance(binding, InstantColumn) and binding.rare
+    alias = "rare" if rare else row.alias
+    found = _any(when.predicate(value, binding, alias, row.zone, args.add) for value in dates)
+    if not rare or found == EMPTY:
+        return found
+    # Looked up first: a plan for any value takes a third of all rows to have one, and walks them in order.
+    picked = f"select rare.id from {row.source.table} rare where rare.tenant_id = $1::uuid and {found}"
+    return f"{row.alias}.id = any(array({picked}))"
 
 
 def _any(predicates: Iterable[str]) -> str:
@@ -332,6 +343,8 @@ def _absent(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -
             return ALL
         case InstantColumn(column, nullable=True):
             return f"{row.alias}.{column} = 'infinity'::timestamptz"
+        case InstantColumn(column, rare=True):
+            return f"{row.alias}.{column} is null"
         case PeriodColumns():
             return f"not {row.alias}.{binding.flag}"
         case ConceptColumn(column):
