@@ -136,6 +136,7 @@ class Tour:
         exception = await self.ask("POST", "Slot", shut)
         await self.ask("POST", "Slot", {**shut, "start": "2026-06-04T10:00:00Z", "end": "2026-06-04T11:00:00Z"})
         unused = await self.ask("POST", "Schedule", schedule())
+        await self.ask("POST", f"{name(of)}/$generate-slots?start=2026-06-02&end=2026-06-03", bodyless=True)
         booked = await self.ask("POST", "Appointment", appointment(*slots[:2], patient=PATIENT, doctor=DOCTOR))
         waiting = await self.ask("POST", "Appointment", appointment(status="waitlist", patient=PATIENT))
         match = Condition(("1",))
@@ -290,7 +291,8 @@ def test_no_statement_reaches_a_row_of_another_tenant(
             continue
         assert fragment.args[0] == str(owner).encode(), text
         ways = [fragment]
-        if not text.lstrip().startswith("insert"):
+        # A function is handed the tenant and has no clause that could be forgotten.
+        if not text.lstrip().startswith("insert") and "fhir_sched_generate_slots(" not in text:
             assert FORGOTTEN.search(text), text
             ways.append(Fragment(FORGOTTEN.sub("$1::uuid is not null", text), fragment.args))
         for each in ways:

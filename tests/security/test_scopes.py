@@ -317,6 +317,16 @@ def test_deeds_with_a_body_inside_bundles(http: httpx.Client, authority: Authori
                 assert (status != 403) is expected(scope, interaction, "Appointment"), (scope, status)
 
 
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("letters", ["c", "cruds", "rsud", "c?status=free"])
+def test_slots_are_generated_by_whoever_may_create_any(
+    http: httpx.Client, authority: Authority, context: str, letters: str
+) -> None:
+    path = f"{nowhere('Schedule')}/$generate-slots?start=2031-03-03&end=2031-03-03"
+    answer = http.post(path, headers=signed(authority, f"{context}/Slot.{letters} user/Schedule.cruds"))
+    assert answer.status_code == (404 if context != "patient" and letters in ("c", "cruds") else 403), answer.text
+
+
 def test_the_cells_are_as_many_as_they_should_be() -> None:
     over_http = len(TRIED) * sum(len(asked(kind)) for kind in TYPES)
     assert over_http > 1500

@@ -143,6 +143,12 @@ REFUSALS: dict[str, Refusal] = {
     "slots_schedule_id_fkey": _SCHEDULE_MISSING,
     "schedule_exceptions_schedule_fk": _SCHEDULE_MISSING,
     "schedule_exceptions_schedule_id_fkey": _SCHEDULE_MISSING,
+    "schedule_inactive": Refusal(
+        Kind.BUSINESS_RULE, "The schedule is not active, so it gets no slots.", "Schedule.active"
+    ),
+    "slots_too_many": Refusal(
+        Kind.BUSINESS_RULE, "The rules give more slots than can be made at once; ask for fewer days.", "Parameters"
+    ),
     # the same foreign keys when the referenced row was to go
     "slots deleted": _SLOT_USED,
     "schedules deleted": _SCHEDULE_USED,

@@ -23,7 +23,7 @@ from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.resources import RESOURCES
 
 if TYPE_CHECKING:
-    from fhir_sched.interactions.operations import Invocation
+    from fhir_sched.interactions.invocation import Invocation
 
 SERIES_SYSTEM = "urn:fhir-sched:series"
 """System of the identifier that the appointments of a series share."""

@@ -6,33 +6,22 @@ of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from fhir_sched.interactions.book_series import book_series
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context
-from fhir_sched.interactions.given import Given, given
+from fhir_sched.interactions.generate_slots import generate_slots
+from fhir_sched.interactions.given import given
+from fhir_sched.interactions.invocation import Action, Invocation
 from fhir_sched.operation import Operation
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.security.decision import decide
 from fhir_sched.security.guard import refused
 
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """An operation that was asked for: with its inputs, on which instance ("" at the other levels), by which call."""
-
-    operation: Operation
-    fhir_id: str
-    given: Given
-    call: Call
-
-
-Action = Callable[[Context, Invocation], Awaitable[Answer]]
-
 ACTIONS: Mapping[str, Action] = {
     "appointment-book-series": book_series,
+    "schedule-generate-slots": generate_slots,
 }
 """What each operation does, by the id of its definition."""
 

@@ -44,7 +44,30 @@ BOOK_SERIES = Operation(
     needs=(("Appointment", "c"),),
 )
 
-OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH)
+MOST_DAYS, MOST_SLOTS = 1100, 25_000
+"""What one $generate-slots may span, and make: a few seconds of the database."""
+
+GENERATE_SLOTS = Operation(
+    code="generate-slots",
+    type="Schedule",
+    title="Slots by the availability rules",
+    doc="Makes the free slots that the schedule's availability rules give on the days from start to end in the schedule's"
+    " time zone, and takes back the free ones to come that they do not give any more. Time that is taken, was blocked or"
+    f" lies under a schedule exception is left out; again, nothing is added. At most {MOST_DAYS} days and"
+    f" {MOST_SLOTS} slots at once.",
+    inputs=(
+        Parameter("start", "date", "The first day, on the clock of the schedule's zone", 1),
+        Parameter("end", "date", "The last day, which is included", 1),
+    ),
+    outputs=(
+        Parameter("added", "unsignedInt", "How many slots there are that were not", 1),
+        Parameter("withdrawn", "unsignedInt", "How many free slots are entered-in-error now", 1),
+    ),
+    levels=("instance",),
+    needs=(("Slot", "c"),),
+)
+
+OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH, GENERATE_SLOTS)
 
 
 def at(path: Sequence[str]) -> tuple[Operation, str] | None:
