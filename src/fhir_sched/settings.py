@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     )
     audience: str | None = Field(None, description="audience that a token must name [default: the tenant's FHIR base]")
     tenant_claim: str = Field("tenant_id", min_length=1, description="claim that must equal the tenant in the URL")
+    require_fhir_user: bool = Field(
+        False, description="on: user/ scopes count only in tokens that say whose they are by fhirUser"
+    )
     introspection_url: str | None = Field(
         None, description="ask the authorization server about each token there (RFC 7662) instead of checking JWTs"
     )

@@ -6,7 +6,9 @@ Each test asks as a patient what staff can see, by every way that leads to a res
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,7 +17,7 @@ import httpx
 import pytest
 
 from authority import Authority
-from clinic import EXTENSION, Clinic, Resource, appointment, as_resource, name, refusal, schedule, slot
+from clinic import EXTENSION, Clinic, Resource, appointment, as_resource, name, refusal, row_id, schedule, slot
 from db import Database
 from server import Server
 
@@ -218,6 +220,47 @@ def test_slots_and_schedules_are_availability_alone(shared: Practice) -> None:
         assert shared.ann.get(query).json()["total"] == len(shared.slots), query
 
 
+def test_the_answer_of_somebody_withheld_is_not_found_by_its_status(practice: Practice) -> None:
+    def found(client: httpx.Client, query: str) -> set[str]:
+        answer = client.get(query)
+        assert answer.status_code == 200, answer.text
+        return appointments(answer.text)
+
+    hidden = group(practice.slots[3])
+    hidden["participant"][1]["status"] = "tentative"  # Bob's
+    hidden["participant"][-1]["status"] = "needs-action"  # the practitioner's
+    made = practice.clinic.create(hidden)["id"]
+    of_practitioner = "https://elsewhere.example/r4/Practitioner/8"
+    practice.clinic.put({**practice.anns, "participant": [
+        {"actor": {"reference": ANN.replace("a1", "A1")}, "status": "declined"},
+        {"actor": {"reference": of_practitioner}, "status": "tentative"},
+    ]})  # fmt: skip
+    anns, group_, bobs = practice.anns["id"], practice.group["id"], practice.bobs["id"]
+
+    assert found(practice.ann, "Appointment?part-status=needs-action") == {made}
+    assert found(practice.ann, "Appointment?part-status=declined") == {anns}
+    assert found(practice.ann, "Appointment?part-status=accepted") == {made, group_}
+    assert found(practice.ann, "Appointment?part-status=tentative") == {anns}
+    assert found(practice.ann, "Appointment?part-status:not=tentative") == {made, group_}
+    slots = practice.ann.get("Slot?_has:Appointment:slot:part-status=tentative").json()["entry"]
+    assert [entry["resource"]["id"] for entry in slots] == [practice.slots[0]["id"]]
+    assert found(practice.bob, "Appointment?part-status=tentative") == {made}
+    assert found(practice.bob, "Appointment?part-status=accepted") == {group_, bobs}
+    assert found(practice.staff, "Appointment?part-status=tentative") == {anns, made}
+
+
+def test_the_history_of_all_leaves_out_what_a_query_would_have_to_be_asked_of(practice: Practice) -> None:
+    some = practice.client("user/Slot.rs user/Schedule.rs user/Appointment.rs?status=booked", fhirUser="Practitioner/7")
+    kinds = {entry["fullUrl"].split("/")[-2] for entry in some.get("_history?_count=100").json()["entry"]}
+    assert kinds == {"Slot", "Schedule"}
+    for path in ("Appointment/_history", f"{name(practice.anns)}/_history"):
+        refusal(some.get(path), 403)
+    some.close()
+    nothing = practice.client("user/Appointment.rs?status=booked", fhirUser="Practitioner/7")
+    refusal(nothing.get("_history"), 403)
+    nothing.close()
+
+
 def test_a_patient_among_a_schedules_actors_is_neither_shown_nor_found(practice: Practice) -> None:
     made = practice.clinic.create(schedule(actor=[{"reference": "Practitioner/8"}, {"reference": BOB}]))
     assert as_resource(practice.ann.get(name(made)))["actor"] == [{"reference": "Practitioner/8"}]
@@ -315,6 +358,31 @@ def test_ann_books_reschedules_cancels_and_deletes_her_own(practice: Practice) -
     assert practice.clinic.read(later)["status"] == "free"
     assert practice.ann.delete(name(booked)).status_code == 204
     assert practice.ann.get(name(booked)).status_code == 404
+
+
+def test_whom_staff_adds_while_ann_changes_her_appointment_is_not_lost(practice: Practice) -> None:
+    seen = as_resource(practice.ann.get(name(practice.group)))
+    late = '{"actor": {"reference": "Patient/late"}, "status": "accepted"}'
+    with practice.clinic.database.connect_app(practice.tenant) as staff, ThreadPoolExecutor(1) as pool:
+        staff.execute("select set_config('app.writer', 'fhir', false)")
+        staff.execute("begin")
+        staff.execute(
+            "update appointments set fhir = jsonb_insert(fhir, '{participant,0}', %s::jsonb) where id = %s",
+            [late, row_id(practice.group)],
+        )
+        changing = pool.submit(practice.ann.put, name(practice.group), json={**seen, "comment": "I come later"})
+        while not practice.clinic.sql(
+            "select pid from pg_stat_activity where %s = any(pg_blocking_pids(pid))", staff.info.backend_pid
+        ):
+            assert not changing.done(), changing.result().text
+            time.sleep(0.01)
+        staff.execute("commit")
+        assert changing.result().status_code == 200, changing.result().text
+    after = practice.clinic.read(practice.group)
+    actors = [item["actor"].get("reference") for item in after["participant"]]
+    assert after["comment"] == "I come later"
+    assert {"Patient/late", ANN, BOB, "Practitioner/7"} <= set(actors)
+    assert len(actors) == len(practice.group["participant"]) + 1
 
 
 @pytest.mark.parametrize(

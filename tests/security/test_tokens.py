@@ -42,6 +42,23 @@ def refused(authenticator: Authenticator, token: str, tenant: str = TENANT, base
 # who a good token names
 
 
+def test_user_scopes_without_a_user_are_staffs_unless_a_user_is_demanded(authority: Authority, tmp_path: Path) -> None:
+    trusted: dict[str, Any] = {"auth": "smart", "issuer": authority.issuer, "jwks_url": authority.write(tmp_path)}
+    scope = "user/Appointment.cruds patient/Slot.rs"
+    nameless = authority.token(TENANT, BASE, scope=scope, patient="123")
+    named = authority.token(TENANT, BASE, scope=scope, patient="123", fhirUser="Practitioner/7")
+    both = (Scope("user", "Appointment", "cruds"), Scope("patient", "Slot", "rs"))
+
+    lenient = Authenticator(load(**trusted))
+    assert ask(lenient, nameless).scopes == both
+    assert ask(lenient, nameless).origin == "staff"
+
+    demanding = Authenticator(load(**trusted, require_fhir_user=True))
+    assert ask(demanding, named).scopes == both
+    assert ask(demanding, nameless).scopes == both[1:]
+    assert ask(demanding, nameless).origin == "portal"
+
+
 def test_a_good_token_names_its_caller(authenticator: Authenticator, authority: Authority) -> None:
     subject = str(uuid.uuid4())
     caller = ask(

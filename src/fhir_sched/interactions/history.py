@@ -18,7 +18,7 @@ from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search import page, values, versions
 from fhir_sched.search.query import Position
 from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT
-from fhir_sched.security.decision import decide
+from fhir_sched.security.decision import Decision, decide
 from fhir_sched.security.guard import refused
 
 Row = Sequence[bytes | None]
@@ -62,14 +62,19 @@ def _patients(context: Context, resources: Sequence[Resource], letter: str) -> t
     found: dict[tuple[str, str], None] = {}
     for resource in resources:
         decision = decide(context.caller, letter, resource.type)
-        whole = {limit.patient for limit in decision.limits if not limit.query}
-        if not decision.allowed or any(limit.patient not in whole for limit in decision.limits):
+        if not _reaches_the_past(decision):
             raise refused(letter, resource.type)
         for limit in decision.limits:
             target = reference.target(limit.patient, context.base)
             if target is not None:
                 found[limit.patient, target.uuid] = None
     return tuple(found)
+
+
+def _reaches_the_past(decision: Decision) -> bool:
+    """Whether no version has to be asked what only a resource that is there can be asked: a scope's query."""
+    whole = {limit.patient for limit in decision.limits if not limit.query}
+    return decision.allowed and all(limit.patient in whole for limit in decision.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +140,14 @@ async def history(
     pairs: Sequence[tuple[str, str]],
     fhir_id: str | None = None,
 ) -> Answer:
-    """The history of one resource (`fhir_id`), of a type (one resource), or of all. Raises 404 for an unknown id."""
+    """The history of one resource (`fhir_id`), of a type (one resource), or of all that the caller may see that of.
+
+    Raises 404 for an unknown id, 403 where nothing is left.
+    """
     letter = "s" if fhir_id is None else "r"
     if fhir_id is None:
-        resources = [each for each in resources if decide(context.caller, letter, each.type).allowed] or resources
+        decisions = {each.type: decide(context.caller, letter, each.type) for each in resources}
+        resources = [each for each in resources if _reaches_the_past(decisions[each.type])] or resources
     patients = _patients(context, resources, letter)
     path = "/".join(
         [*([resources[0].type] if len(resources) == 1 else []), *([fhir_id] if fhir_id else []), "_history"]

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from fhir_sched import statements
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource
 from fhir_sched.document import parse
@@ -20,7 +21,7 @@ from fhir_sched.interactions import delete as deletion
 from fhir_sched.interactions import patch as patching
 from fhir_sched.interactions import update as updating
 from fhir_sched.interactions import write
-from fhir_sched.interactions.context import Answer, Condition, Context, not_found
+from fhir_sched.interactions.context import Answer, Condition, Context, located, not_found
 from fhir_sched.interactions.patch import Change
 from fhir_sched.interactions.read import visible
 from fhir_sched.mapping import to_resource
@@ -125,7 +126,14 @@ def _withheld(context: Context, resource: Resource, document: dict[str, Any]) ->
 
 
 async def _current(context: Context, resource: Resource, fhir_id: str, limits: Limits) -> dict[str, Any] | None:
-    """The resource, if it is there and within the limits."""
+    """The resource, if it is there and within the limits; nobody else changes it until the transaction ends.
+
+    Only what the caller may see is locked: a wait would tell that there is something.
+    """
+    if await visible(context, resource, fhir_id, limits) is None:
+        return None
+    source, row_id = located(resource, fhir_id)
+    await context.work.read(statements.read_locked(source, row_id, context.tenant))
     found = await visible(context, resource, fhir_id, limits)
     return None if found is None else to_resource(resource, *found)
 

@@ -36,6 +36,7 @@ from fhir_sched.search.query import Condition, Criterion, DateValue, ReferenceVa
 
 EMPTY = "false"
 ALL = "true"
+_STAFF = r"(^|/)(Practitioner|PractitionerRole|Location|HealthcareService|Device)/[A-Za-z0-9.-]+(/_history/[^/]+)?$"
 LAST = "\U0010ffff"
 """Sorts behind every character that a text may have."""
 
@@ -151,6 +152,8 @@ def _positive(criterion: Criterion, binding: Binding, row: Row, args: Arguments)
             return Either(ALL if code in _codes(criterion) else EMPTY)
         case Everyone(code, element):
             plain = f"({row.alias}.fhir -> '{element}') is null" if code in _codes(criterion) else EMPTY
+            if criterion.seen_by:
+                return Either(_any([plain, _seen(criterion, element, row, args)]))
             return Either(plain, _side_tokens(_entry(criterion, binding, row), _tokens(criterion), row, args))
         case ConceptColumn():
             return _concept(criterion, binding, row, args)
@@ -209,6 +212,22 @@ def _entry(criterion: Criterion, binding: Binding, row: Row) -> str:
     if isinstance(binding, References) and binding.entry:
         return binding.entry
     return f"{row.resource.type}.{criterion.param.name}"
+
+
+def _seen(criterion: Criterion, element: str, row: Row, args: Arguments) -> str:
+    """Somebody of whom the patients may know has one of the codes; the side table does not say whose code it is."""
+    status = args.one_of("p ->> 'status'", _codes(criterion), "text")
+    if status == EMPTY:
+        return EMPTY
+    actor = "p #>> '{actor,reference}'"
+    own = {name for name in criterion.seen_by if is_uuid(name.rpartition("/")[2])}
+    people = [
+        args.one_of(actor, set(criterion.seen_by) - own, "text"),
+        args.one_of(f"lower({actor})", {name.lower() for name in own}, "text"),
+        f"{actor} ~ {args.add(_STAFF)}",
+    ]
+    listed = f"jsonb_path_query({row.alias}.fhir, 'lax $.{element}[*]') p"
+    return f"exists (select from {listed} where {status} and {_any(people)})"
 
 
 # The side table

@@ -49,13 +49,15 @@ Value = DateValue | TokenValue | ReferenceValue | UriValue
 class Criterion:
     """One parameter of the request: any of the values. `modifier` is "", "not", "missing", "text" or "identifier".
 
-    For `missing`, `missing` is the answer wanted and there are no values.
+    For `missing`, `missing` is the answer wanted and there are no values. `seen_by` are references of patients who may
+    not know of others: of a list of people then only those of them and of staff count; () for whoever sees all.
     """
 
     param: Param
     values: tuple[Value, ...]
     modifier: str = ""
     missing: bool = False
+    seen_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,17 +91,21 @@ def require_access_token(claims: Claims, header: Claims) -> None:
         raise ClaimError("the token has no scope")
 
 
-def caller(claims: Claims, issuer: str) -> Caller:
-    """Who the token says that asks. Raises ClaimError for a claim that can't be read: none is passed over."""
+def caller(claims: Claims, issuer: str, *, needs_user: bool = False) -> Caller:
+    """Who the token says that asks. Raises ClaimError for a claim that can't be read: none is passed over.
+
+    `needs_user`: without fhirUser its user/ scopes grant nothing, since nobody knows how far their user may reach.
+    """
     client = _text(claims, "client_id") or _text(claims, "azp")
     subject = _text(claims, "sub") or client
     if not subject:
         raise ClaimError("the token names no subject")
     patient = _text(claims, "patient")
     user = _text(claims, "fhirUser")
+    granted = scopes.parse(_scope(claims))
     return Caller(
         subject=subject.lower() if is_uuid(subject) else str(uuid.uuid5(_SUBJECTS, f"{issuer}|{subject}")),
-        scopes=scopes.parse(_scope(claims)),
+        scopes=tuple(scope for scope in granted if user or not needs_user or scope.context != "user"),
         patient=_patient(patient) if patient else "",
         user=_reference(user, "fhirUser") if user else "",
         client=client,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from fhir_sched.definition import ReferenceParam, Resource
+from fhir_sched.definition import Everyone, ReferenceParam, Resource
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search.parse import Parser
 from fhir_sched.search.query import AnyOf, Chain, Condition, Criterion, Has, Include, Query, ReferenceValue, Value
@@ -93,7 +93,15 @@ class Guard:
                 return replace(condition, criterion=inner, limits=self.limits(source, "s"))
             case Criterion(param=ReferenceParam()):
                 return self._no_other_patients(condition, resource)
+            case Criterion() if any(isinstance(binding, Everyone) for binding in condition.param.bindings):
+                return replace(condition, seen_by=self._seen_by(resource))
         return condition
+
+    def _seen_by(self, resource: Resource) -> tuple[str, ...]:
+        """How appointments may name the patients whose own alone the caller sees; () for whoever sees others' too."""
+        decision = decide(self.caller, "s", resource.type)
+        patients = sorted({limit.patient for limit in decision.limits if limit.patient})
+        return (*patients, *(f"{self.parser.base}/{patient}" for patient in patients))
 
     def _no_other_patients(self, criterion: Criterion, resource: Resource) -> Condition:
         """With a patient's limits no criterion may ask who else takes part, nor whose a public schedule is."""

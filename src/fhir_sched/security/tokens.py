@@ -81,6 +81,7 @@ class Authenticator:
         self._open = settings.auth is Auth.OPEN
         self._audience = (settings.audience or "").rstrip("/")
         self._tenant_claim = settings.tenant_claim
+        self._needs_user = settings.require_fhir_user
         self._now = now
         self.fetcher = Fetcher()
         self.issuers = Issuers(settings, self.fetcher)
@@ -165,7 +166,7 @@ class Authenticator:
         self, claims: dict[str, Any], issuer: str, audiences: frozenset[str] | None, until: float
     ) -> _Remembered:
         tenant = claims.get(self._tenant_claim)
-        caller = rules.caller(claims, issuer)
+        caller = rules.caller(claims, issuer, needs_user=self._needs_user)
         return _Remembered(caller, tenant.lower() if isinstance(tenant, str) else "", audiences, until, issuer)
 
     def _issuer(self, claims: dict[str, Any]) -> Issuer:
