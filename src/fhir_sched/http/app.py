@@ -19,7 +19,7 @@ from fhir_sched.db.lanes import Lanes
 from fhir_sched.events import setup as events
 from fhir_sched.events.relay import Relay
 from fhir_sched.events.tally import Tally
-from fhir_sched.http import negotiate, publishing
+from fhir_sched.http import backlog, negotiate, publishing
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.messages import Pieces, Request, Response
 from fhir_sched.http.metrics import Metrics
@@ -59,7 +59,7 @@ class App:
         self.routes = Routes(settings, lanes)
         self.gate = Gate()
         keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
-        tally = Tally()
+        self._tally = tally = Tally()
         self.relay: Relay | None = events.build(settings, tally=tally) if settings.relay else None
         metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0, keys, tally)
         self.observer = Observer(metrics, sink)
@@ -81,7 +81,7 @@ class App:
                 await self.lanes.open()
                 # for the protocol, which refuses before a request has come so far as to be one
                 scope.get("state", {}).update(gate=self.gate, observer=self.observer, direct=self.direct)
-                beside.append(asyncio.create_task(self._sample()))
+                beside.append(asyncio.create_task(self._measure()))
                 if self.relay is not None:
                     await self.relay.open()
                     beside.append(asyncio.create_task(self.relay.run()))
@@ -101,6 +101,13 @@ class App:
         if sampling is not None:
             sampling.cancel()
         await asyncio.gather(*(task for task in relaying if task is not None), return_exceptions=True)
+
+    async def _measure(self) -> None:
+        """Look up for the metrics what no request tells of."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sample())
+            if self.relay is None:
+                tasks.create_task(backlog.watch(self.lanes, self._tally))
 
     async def _sample(self) -> None:
         """Keep the metrics current that other processes show for this one."""
