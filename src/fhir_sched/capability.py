@@ -13,7 +13,7 @@ from fhir_sched import __version__, profiles
 from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, TokenParam
 from fhir_sched.operation import Operation
 from fhir_sched.patch import FORMATS
-from fhir_sched.resources import RESOURCES
+from fhir_sched.resources import RESOURCES, SERVED
 from fhir_sched.resources.operations import OPERATIONS
 from fhir_sched.search.parse import modifiers
 
@@ -86,7 +86,7 @@ def statement(base: str, oauth_uris: Sequence[tuple[str, str]] | None = None) ->
                     for code in SYSTEM_METHODS
                     if code in _INTERACTIONS
                 ],
-                "resource": [*map(_resource, RESOURCES.values()), *map(_conformance, profiles.definitions())],
+                "resource": [*map(_resource, SERVED.values()), *map(_conformance, profiles.definitions())],
                 **_invoked("", []),
             }
         ],
@@ -125,7 +125,7 @@ def _resource(resource: Resource) -> dict[str, Any]:
             for code in resource.interactions
             if code in _INTERACTIONS
         ],
-        "versioning": "versioned-update",
+        "versioning": "versioned-update" if "update" in resource.interactions else "no-version",
         "readHistory": "vread" in resource.interactions,
         "updateCreate": False,
         "conditionalCreate": "conditional-create" in resource.interactions,

@@ -107,6 +107,18 @@ class References(Binding):
 
 
 @dataclass(frozen=True)
+class ReferenceText(Binding):
+    """A text column that holds the whole reference, `Type/id` or a URL; NULL for none.
+
+    `also` is a second column that may hold it, `identifiers` are those with the identifiers that references carry.
+    """
+
+    column: str
+    also: str = ""
+    identifiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class InstantColumn(Binding):
     """A timestamptz column. `zone`: a date without offset is a day in the schedule's zone (else UTC).
 
@@ -196,7 +208,8 @@ class Source:
 
     `zone_from` says how a row finds its schedule's zone: the column with the schedule's id, or `self`. `mark` is the
     element and value (for `extension`: a URL) by which a new resource belongs to this table and not to the first.
-    `kind` is the letter by which the side table tells the rows of this table.
+    `kind` is the letter by which the side table tells the rows of this table. `identified`: the resource shows the
+    business identifier that we give.
     """
 
     table: str
@@ -206,6 +219,7 @@ class Source:
     selects: dict[str, str] = field(default_factory=dict)
     zone_from: str = ""
     mark: tuple[str, str] | None = None
+    identified: bool = True
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -270,6 +284,7 @@ class Resource:
     sources: tuple[Source, ...]
     params: tuple[Param, ...]
     default_sort: str
+    """The order of a search that names none, as `_sort` takes it."""
     interactions: tuple[str, ...] = tuple(METHODS)
 
     @cached_property

@@ -56,9 +56,8 @@ def compiled(resource: Resource, source: Source) -> tuple[Template, Entries]:
     name = {column: f"c{place}" for place, column in enumerate(source.columns)}
     head = Plain(
         f'{{"resourceType":"{resource.type}","id":"{source.prefix}-%b","meta":{{"versionId":"%b",'
-        f'"lastUpdated":"%b"}},"identifier":[{{"system":"{BUSINESS_IDENTIFIER}",'
-        f'"value":"{source.prefix}_%b"}}]'.encode(),
-        ("c0", "c1", "instants[c2]", "c0"),
+        f'"lastUpdated":"%b"}}{_identifier(source)}'.encode(),
+        ("c0", "c1", "instants[c2]", *(["c0"] if source.identified else [])),
         ("c3 is None", "instants[c2]"),
         (("instants", INSTANTS),),
     )
@@ -94,6 +93,12 @@ def entries(rows, head, tail, other):
 """
 
 
+def _identifier(source: Source) -> str:
+    """Our own identifier with a place for the UUID, where the resource shows one."""
+    said = f',"identifier":[{{"system":"{BUSINESS_IDENTIFIER}","value":"{source.prefix}_%b"}}]'
+    return said if source.identified else ""
+
+
 class Renderer:
     """A source's elements with the places of their columns in a row, worked out once."""
 
@@ -102,14 +107,15 @@ class Renderer:
         prefix = source.prefix.encode()
         self.template, self.entries = compiled(resource, source)
         self.head = (
-            b'{"resourceType":"%b","id":"%b-%%b","meta":{"versionId":"%%b","lastUpdated":"%%b"},'
-            b'"identifier":[{"system":"%b","value":"%b_%%b"}]'
-            % (resource.type.encode(), prefix, BUSINESS_IDENTIFIER.encode(), prefix)
-        )
+            b'{"resourceType":"%b","id":"%b-%%b","meta":{"versionId":"%%b","lastUpdated":"%%b"}'
+            % (resource.type.encode(), prefix)
+        ) + _identifier(source).encode()
+        self.identified = source.identified
         self.elements = tuple((each.render, tuple(place[column] for column in each.shown)) for each in source.elements)
 
     def __call__(self, row: Row) -> bytes:
-        parts = [self.head % (row[0], row[1], codec.instant(row[2]) or b"1970-01-01T00:00:00Z", row[0])]
+        named = (row[0],) if self.identified else ()
+        parts = [self.head % (row[0], row[1], codec.instant(row[2]) or b"1970-01-01T00:00:00Z", *named)]
         parts += [render(*[row[index] for index in places]) for render, places in self.elements]
         return b"".join(parts) + b"}"
 

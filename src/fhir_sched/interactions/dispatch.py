@@ -24,7 +24,7 @@ from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.patch.fhirpath_patch import apply_fhirpath_patch
 from fhir_sched.patch.json_patch import apply_json_patch
 from fhir_sched.r4.structure import TYPES
-from fhir_sched.resources import RESOURCES, operations
+from fhir_sched.resources import RESOURCES, SERVED, operations
 from fhir_sched.search import several
 from fhir_sched.search.parse import Parser
 from fhir_sched.search.several import COMPARTMENTS
@@ -56,7 +56,7 @@ def _offered(context: Context, call: Call) -> Actions:
     invoked = operations.at(call.path)
     if invoked is not None:
         return {method: lambda: invoke(context, call, *invoked) for method in invoked[0].methods}
-    resource = RESOURCES.get(call.path[0]) if call.path else None
+    resource = SERVED.get(call.path[0]) if call.path else None
     methods, offered = (METHODS, resource.interactions) if resource else (SYSTEM_METHODS, SYSTEM_METHODS)
     actions = {
         methods[code]: _allowed(context, code, resource, action)
@@ -90,8 +90,8 @@ def _allowed(
 
 def _actions(context: Context, call: Call) -> Actions:
     """The actions that a path may take, by the name of the interaction."""
-    if call.path and call.path[0] in RESOURCES:
-        return _of_hosted(context, call, RESOURCES[call.path[0]], call.path[1:])
+    if call.path and call.path[0] in SERVED:
+        return _of_hosted(context, call, SERVED[call.path[0]], call.path[1:])
     match call.path:
         case [kind, fhir_id, name] if kind in COMPARTMENTS:
             return {"search-compartment": lambda: _compartment(context, call, kind, fhir_id, name)}
@@ -253,7 +253,7 @@ async def _conditional_delete(context: Context, call: Call, resource: Resource) 
 
 def no_route(path: list[str]) -> FhirError:
     """404: nothing is served at that path."""
-    served = ", ".join(RESOURCES)
-    if path and path[0] in TYPES and path[0] not in RESOURCES:
+    served = ", ".join(SERVED)
+    if path and path[0] in TYPES and path[0] not in SERVED:
         return FhirError(Kind.NO_SUCH_ROUTE, f"{path[0]} is not served here; served are {served}")
     return FhirError(Kind.NO_SUCH_ROUTE, f"there is nothing at /{'/'.join(path)[:200]}; served are metadata, {served}")

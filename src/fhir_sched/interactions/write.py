@@ -45,9 +45,14 @@ async def changed(
     row_id: str,
     columns: Columns,
     versions: tuple[str, ...] | None,
+    code: str,
 ) -> Answer | None:
-    """200 with the changed row; None when there is none or its version is not one of `versions` (None: any)."""
-    (rows,) = await context.work.write(statements.update(source, row_id, columns, context.tenant, versions))
+    """200 with the changed row; None when there is none or its version is not one of `versions` (None: any).
+
+    `code` is that of the interaction, update or patch.
+    """
+    change = statements.update(source, row_id, columns, context.tenant, versions)
+    (rows,) = await context.work.write(context.recorded(change, resource, source, code))
     row = rows.first()
     return None if row is None else answer(context, resource, source, row, 200)
 

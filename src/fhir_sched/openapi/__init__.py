@@ -14,7 +14,7 @@ from fhir_sched.openapi.beside import of_definitions, of_pages, of_system
 from fhir_sched.openapi.hosted import of_resources
 from fhir_sched.openapi.invoked import of_operations
 from fhir_sched.openapi.operations import shared
-from fhir_sched.resources import RESOURCES
+from fhir_sched.resources import SERVED
 
 
 def document() -> dict[str, Any]:
@@ -30,7 +30,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "tags": [
-            *({"name": each.type, "description": each.doc} for each in RESOURCES.values()),
+            *({"name": each.type, "description": each.doc} for each in SERVED.values()),
             {"name": "System", "description": "All resources of a tenant, and what the server can do"},
             {"name": "Server", "description": "Pages beside the FHIR API"},
         ],
@@ -44,8 +44,8 @@ def document() -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    found = schemas.components([*RESOURCES, "OperationOutcome", "Bundle"])
-    served = {f"Served{name}": schemas.served(name) for name in RESOURCES}
+    found = schemas.components([*SERVED, "OperationOutcome", "Bundle"])
+    served = {f"Served{name}": schemas.served(name) for name in SERVED}
     others = {kind: schemas.typed(kind) for kind in ("CapabilityStatement", "Parameters", *profiles.definitions())}
     return {**found, **served, **others}
 

@@ -9,7 +9,7 @@ from fhir_sched.definition import METHODS, Resource
 from fhir_sched.openapi import answers, examples, parameters, schemas
 from fhir_sched.openapi.operations import BASE, Operation, Placed, operation, shared
 from fhir_sched.patch import JSON_PATCH
-from fhir_sched.resources import RESOURCES
+from fhir_sched.resources import SERVED
 
 _PATHS: Final = {
     "read": "/{id}",
@@ -34,7 +34,7 @@ _PATHS: Final = {
 
 def of_resources() -> Iterator[Placed]:
     """Every interaction that has a path of its own."""
-    for resource in RESOURCES.values():
+    for resource in SERVED.values():
         for code in resource.interactions:
             if code in _PATHS:
                 path = f"{BASE}/{resource.type}{_PATHS[code]}"

@@ -71,7 +71,8 @@ class Parser:
             draft.used.append((name, text))
 
     def _finish(self, resource: Resource, draft: Draft, path: str) -> Query:
-        sort = tuple(draft.sort) or (Sort(resource.param[resource.default_sort], False),)
+        first = resource.default_sort
+        sort = tuple(draft.sort) or (Sort(resource.param[first.removeprefix("-")], first.startswith("-")),)
         summary = draft.single.get("_summary", "")
         count = int(draft.single.get("_count", DEFAULT_COUNT))
         used = tuple(draft.used)
