@@ -22,7 +22,6 @@ async def create(context: Context, resource: Resource, document: dict[str, Any],
         columns["created_by"] = context.subject.encode()
         if source.prefix == "apt":
             columns["source"] = context.origin.encode()
-    made = statements.insert(source, columns, context.tenant, row_id)
-    (rows,) = await context.work.write(context.recorded(made, resource, source, "create", 201))
+    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant, row_id))
     (row,) = rows.all()
     return write.answer(context, resource, source, row, 201)
