@@ -19,7 +19,7 @@ from uuid import UUID
 import httpx
 
 import received
-from fhir_sched import serving
+from fhir_sched import journal, serving
 from fhir_sched.settings import PREFIX, load
 
 FHIR_JSON = "application/fhir+json"
@@ -29,10 +29,12 @@ _HOOKS: Mapping[str, list[Callable[..., Any]]] = {"response": [received.keep]}
 class Server:
     """A server process; `url` is its root and `client` an httpx client of that root.
 
-    What it writes to stderr goes to the file `log`, or where that of the tests goes.
+    What it writes to stderr goes to the file `log`, or where that of the tests goes. The audit log is written every
+    `journal_every_s`.
     """
 
     log: Path | None = None
+    journal_every_s = journal.EVERY_S
 
     def __init__(self, database_url: str, **settings: str) -> None:
         self.settings = {"auth": "open", "port": "0", "database_url": database_url, "log_level": "warning", **settings}
@@ -47,7 +49,7 @@ class Server:
         with contextlib.ExitStack() as stack:
             stderr = stack.enter_context(self.log.open("ab")) if self.log else None
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__))],
+                [sys.executable, str(Path(__file__)), str(self.journal_every_s)],
                 env={**bare, **given},
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -98,6 +100,7 @@ class Server:
 def main() -> None:
     """Serve by the settings in the environment and print the root URL once the server listens."""
     settings = load()
+    journal.EVERY_S = float(sys.argv[1])
     with serving._listener(settings) as listener, serving._signals_end_the_process():
         port = listener.getsockname()[1]
         serving._run(settings, listener, lambda: print(f"http://{settings.host}:{port}", flush=True))

@@ -25,7 +25,7 @@ from fhir_sched.interactions.entries import MAX_ENTRIES
 from fhir_sched.interactions.idempotent import MAX_KEY
 from fhir_sched.interactions.include import MAX_STEPS, REVERSE_LIMIT
 from fhir_sched.patch.limits import MAX_BYTES, MAX_OPERATIONS
-from fhir_sched.resources import RESOURCES
+from fhir_sched.resources import RESOURCES, SERVED
 from fhir_sched.scheduling.booking_rules import RULES
 from fhir_sched.scheduling.statuses import NEXT
 from fhir_sched.search.parse import MAX_CHAIN, MAX_PARAMETERS, MAX_VALUES, modifiers
@@ -209,7 +209,7 @@ REGIONS: Final[dict[str, Callable[[], str]]] = {
     "database-limits": database_limits,
     "booking-rules": booking_rules,
     "status-order": status_order,
-    **{f"parameters-{name}": lambda name=name: parameters(RESOURCES[name]) for name in RESOURCES},  # type: ignore[misc]
+    **{f"parameters-{name}": lambda name=name: parameters(SERVED[name]) for name in SERVED},  # type: ignore[misc]
 }
 
 

@@ -163,6 +163,38 @@ def demo(**flags: Any) -> None:
     click.echo(f"tenant {settings.demo_tenant}: {added} slots added")
 
 
+@main.group()
+def slots() -> None:
+    """The slots of schedules, by their availability rules."""
+
+
+@slots.command("generate")
+@click.option(
+    "--horizon-days",
+    metavar="NUMBER",
+    type=click.IntRange(0, 1100),
+    default=90,
+    show_default=True,
+    help="how many days after today",
+)
+@click.option("--tenant", "tenants", metavar="UUID", type=click.UUID, multiple=True, help="only this one; repeatable")
+@_options("database_url", "data_dir")
+def generate_slots(*, horizon_days: int, tenants: tuple[UUID, ...], **flags: Any) -> None:
+    """Make the slots of all active schedules from now to a horizon.
+
+    Safe to run again, at the same time as others, and after one that was ended half-way: what is there is left alone.
+    """
+    settings = _settings(flags)
+    from fhir_sched import generation
+
+    with _said_in_one_line(), _database(settings, "slots generate") as (_, app_url):
+        done = generation.generate(app_url, horizon_days, tenants, click.echo)
+    for failure in (failure for progress in done for failure in progress.failures):
+        click.echo(f"fhir-sched: {failure}", err=True)
+    if any(progress.failures for progress in done):
+        sys.exit(1)
+
+
 @main.command()
 @_options("database_url", "data_dir")
 def check(**flags: Any) -> None:

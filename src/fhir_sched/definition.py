@@ -107,6 +107,18 @@ class References(Binding):
 
 
 @dataclass(frozen=True)
+class ReferenceText(Binding):
+    """A text column that holds the whole reference, `Type/id` or a URL; NULL for none.
+
+    `also` is a second column that may hold it, `identifiers` are those with the identifiers that references carry.
+    """
+
+    column: str
+    also: str = ""
+    identifiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class InstantColumn(Binding):
     """A timestamptz column. `zone`: a date without offset is a day in the schedule's zone (else UTC).
 
@@ -152,7 +164,6 @@ class Param:
             "DateParam": "date",
             "TokenParam": "token",
             "ReferenceParam": "reference",
-            "StringParam": "string",
             "UriParam": "uri",
         }[type(self).__name__]
 
@@ -182,16 +193,6 @@ class ReferenceParam(Param):
 
     targets: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class StringParam(Param):
-    """A string parameter (R4 3.1.1.4.8) of an element that has one of the `codes`.
-
-    It finds what begins so, without regard to case and accents, or with `:exact` is the same to the letter.
-    """
-
-    codes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -283,9 +284,8 @@ class Resource:
     sources: tuple[Source, ...]
     params: tuple[Param, ...]
     default_sort: str
+    """The order of a search that names none, as `_sort` takes it."""
     interactions: tuple[str, ...] = tuple(METHODS)
-    own: ReferenceParam | None = None
-    """What a patient's limits compare, where the search parameter `patient` is none of R4's for this type."""
 
     @cached_property
     def param(self) -> dict[str, Param]:
@@ -296,12 +296,6 @@ class Resource:
     def source(self) -> dict[str, Source]:
         """Sources by the prefix of their ids."""
         return {source.prefix: source for source in self.sources}
-
-    @cached_property
-    def of_patient(self) -> ReferenceParam | None:
-        """The reference by which one patient's are told from others'; None for a type that has no such."""
-        found = self.own or self.param.get("patient")
-        return found if isinstance(found, ReferenceParam) else None
 
     @cached_property
     def hosted(self) -> tuple[ReferenceParam, ...]:

@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     demo_tenant: UUID = Field(
         UUID("5eed0000-0000-4000-8000-000000000001"), description="tenant that the demo data goes to"
     )
+    audit: bool = Field(True, description="on: each interaction leaves an AuditEvent in the database; off: none does")
     search_handling: SearchHandling = Field(
         SearchHandling.LENIENT, description="what an unknown search parameter gets: lenient or strict"
     )

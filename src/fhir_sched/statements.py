@@ -66,11 +66,12 @@ def update(source: Source, row_id: str, columns: Columns, tenant: str, versions:
 
 
 def delete(source: Source, row_id: str, tenant: str, versions: tuple[str, ...] | None) -> Fragment:
-    """The version that was deleted; empty when there was no row or its version is not one of `versions`."""
+    """The version that was deleted, with what its event needs; empty when there was no row or not of `versions`."""
     args: list[bytes | None] = [tenant.encode(), row_id.encode()]
     guard = _version_guard(versions, args)
     text = (
-        f"delete from {source.table} a\nwhere a.tenant_id = $1::uuid\n  and a.id = $2::uuid{guard}\nreturning a.version"
+        f"delete from {source.table} a\nwhere a.tenant_id = $1::uuid\n  and a.id = $2::uuid{guard}\n"
+        f"returning a.version, a.id, a.fhir{', a.patient_id' if 'patient_id' in source.columns else ''}"
     )
     return Fragment(text, tuple(args))
 

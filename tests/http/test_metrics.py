@@ -63,6 +63,22 @@ def test_requests_bookings_conflicts_and_connections_are_counted(
     assert str(tenant) not in str(found)
 
 
+def test_the_backlog_of_the_outbox_is_told_without_a_relay_too(
+    server: Server, database: Database, tenant: UUID
+) -> None:
+    clinic = Clinic(server, database, tenant)
+    clinic.schedule()
+    clinic.sql("update outbox set created_at = created_at - interval '1 hour' where tenant_id = %s", tenant)
+    ((waiting,),) = clinic.sql("select count(*) from outbox where not published")
+    clinic.close()
+    with Server(database.app_url, relay="off") as apart:
+        found = _until(apart, lambda found: found[_labelled("outbox_waiting")] > 0)
+    assert found[_labelled("outbox_waiting")] == waiting
+    assert 3600 <= found[_labelled("outbox_oldest_seconds")] < 7200
+    assert found[_labelled("outbox_parked")] == 0
+    assert str(tenant) not in str(found)
+
+
 def test_any_of_several_processes_tells_of_all(database: Database, tenant: UUID) -> None:
     with Server(database.app_url, workers="2") as several:
         count = _labelled("requests_total", route="metadata", method="GET", status="200")

@@ -203,6 +203,16 @@ def _rights(connection: psycopg.Connection) -> Iterator[Finding]:
         if lacking:
             listed = ", ".join(lacking)
             yield Finding(f"the role may not {listed} in {table}", f"grant {listed} on {table} to {APP_ROLE}")
+    # The audit log is append-only: who serves adds to it and reads it.
+    for right in ("select", "insert"):
+        if not _value(connection, "select has_table_privilege('public.audit_events', %s)", [right]):
+            yield Finding(f"the role may not {right} in audit_events", f"grant {right} on audit_events to {APP_ROLE}")
+    for right in ("update", "delete", "truncate"):
+        if _value(connection, "select has_table_privilege('public.audit_events', %s)", [right]):
+            yield Finding(
+                f"the role may {right} in audit_events, which nobody may change",
+                f"revoke {right} on audit_events from {APP_ROLE}",
+            )
 
 
 def _indexes(connection: psycopg.Connection) -> Iterator[Finding]:

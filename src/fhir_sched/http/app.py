@@ -19,7 +19,7 @@ from fhir_sched.db.lanes import Lanes
 from fhir_sched.events import setup as events
 from fhir_sched.events.relay import Relay
 from fhir_sched.events.tally import Tally
-from fhir_sched.http import negotiate, publishing
+from fhir_sched.http import accounting, backlog, negotiate, publishing
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.messages import Pieces, Request, Response
 from fhir_sched.http.metrics import Metrics
@@ -27,10 +27,10 @@ from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
 from fhir_sched.http.sending import Receive, Send, Sending
+from fhir_sched.journal import Journal
 from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.settings import Settings
-from fhir_sched.subscriptions import setup as subscriptions
 
 Scope = MutableMapping[str, Any]
 
@@ -42,6 +42,7 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,
 _ALWAYS_JSON = "/.well-known/smart-configuration"
 _LARGE = 256 * 1024
 _SAMPLE_S = 1.0
+_BELOW_TENANT = len("/fhir/") + 37
 
 
 def create_app(settings: Settings, sink: Sink | None = None) -> App:
@@ -57,15 +58,14 @@ class App:
     def __init__(self, settings: Settings, lanes: Lanes, sink: Sink | None = None) -> None:
         self.settings = settings
         self.lanes = lanes
-        self.routes = Routes(settings, lanes)
+        self.journal = Journal(lanes) if settings.audit else None
+        self.routes = Routes(settings, lanes, self.journal)
         self.gate = Gate()
         keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
-        tally = Tally()
-        told = subscriptions.build(settings) if settings.relay else None
-        fanout = told.fanout if told else None
-        self.delivery = told.delivery if told else None
-        self.relay: Relay | None = events.build(settings, fanout=fanout, tally=tally) if settings.relay else None
-        metrics = Metrics(self.gate, lanes.measured, lambda: sink.dropped if sink else 0, keys, tally)
+        self._tally = tally = Tally()
+        self.relay: Relay | None = events.build(settings, tally=tally) if settings.relay else None
+        dropped = (lambda: sink.dropped) if sink else (lambda: 0)
+        metrics = Metrics(self.gate, lanes.measured, dropped, keys, tally, self.journal)
         self.observer = Observer(metrics, sink)
         self.sending = Sending(settings.public_url, settings.cors_origins)
         self.pages = pages(settings, lanes, self.gate, metrics)
@@ -83,31 +83,39 @@ class App:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.lanes.open()
+                if self.journal is not None:
+                    self.journal.start()
                 # for the protocol, which refuses before a request has come so far as to be one
                 scope.get("state", {}).update(gate=self.gate, observer=self.observer, direct=self.direct)
-                beside.append(asyncio.create_task(self._sample()))
+                beside.append(asyncio.create_task(self._measure()))
                 if self.relay is not None:
                     await self.relay.open()
                     beside.append(asyncio.create_task(self.relay.run()))
-                if self.delivery is not None:
-                    beside.append(asyncio.create_task(self.delivery.run()))
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._end(beside)
                 await self.routes.close()
+                if self.journal is not None:
+                    await self.journal.close()
                 await self.lanes.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
-        """End what runs beside the requests: what is being sent is finished; the first, which only counts, is cancelled."""
-        for task in tasks[:1]:
-            task.cancel()
+        """End what runs beside the requests: the relay finishes what it is about, the rest is cancelled."""
+        sampling, *relaying = tasks or [None]
         if self.relay is not None:
             self.relay.stop()
-        if self.delivery is not None:
-            self.delivery.stop()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if sampling is not None:
+            sampling.cancel()
+        await asyncio.gather(*(task for task in relaying if task is not None), return_exceptions=True)
+
+    async def _measure(self) -> None:
+        """Look up for the metrics what no request tells of."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sample())
+            if self.relay is None:
+                tasks.create_task(backlog.watch(self.lanes, self._tally))
 
     async def _sample(self) -> None:
         """Keep the metrics current that other processes show for this one."""
@@ -141,22 +149,22 @@ class App:
         self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, request_id: bytes
     ) -> Response:
         answer_format = negotiate.JSON
+        request = Request(scope["method"], [], headers, scope["query_string"], b"", "", request_id, _client(scope))
+        key = tenant_key(scope["raw_path"])
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Response(204)
             page = self.pages.get(scope["path"])
             if _is_negotiated(scope["path"]):
                 answer_format = negotiate.response_format(headers, scope["query_string"])
-            segments = [] if page else _segments(scope["raw_path"], scope["query_string"])
-            request = Request(
-                scope["method"], segments, headers, scope["query_string"], b"", self._root(scope, headers)
-            )
+            request.root = self._root(scope, headers)
+            request.segments = segments = [] if page else _segments(scope["raw_path"], scope["query_string"])
             if page is not None:
                 return answer_format.applied(await page(request))
-            key = tenant_key(scope["raw_path"])
             if scope["method"] in ("GET", "HEAD"):
                 async with self.gate.place(key):
-                    return answer_format.applied(await self.routes.handle(request, await self.routes.admit(request)))
+                    response = await self.routes.handle(request, await self.routes.admit(request))
+                return answer_format.applied(self._noted(key, request, response))
             # Whoever may not come in is told so before the body is read, and a slow body holds no place.
             async with self.gate.place(key):
                 caller = await self.routes.admit(request)
@@ -164,14 +172,22 @@ class App:
             if segments[-1:] == ["_search"] and negotiate.is_form(headers):
                 answer_format = negotiate.response_format(headers, b"%b&%b" % (scope["query_string"], request.body))
             async with self.gate.place(key):
-                return answer_format.applied(await self.routes.handle(request, caller))
+                response = await self.routes.handle(request, caller)
+            return answer_format.applied(self._noted(key, request, response))
         except FhirError as error:
-            return answer_format.applied(_refusal(error))
+            return answer_format.applied(self._noted(key, request, _refusal(error), scope["raw_path"]))
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": request_id.decode("ascii")}})
-            return answer_format.applied(
-                _refusal(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))
-            )
+            failed = _refusal(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))
+            return answer_format.applied(self._noted(key, request, failed, scope["raw_path"]))
+
+    def _noted(self, tenant: bytes, request: Request, response: Response, raw_path: bytes = b"") -> Response:
+        """The same response, once its event is noted; what names no tenant is nobody's to read about."""
+        if self.journal is not None and tenant:
+            # without segments it was refused before its path was read
+            request.segments = request.segments or ["", *raw_path[_BELOW_TENANT:].decode("latin-1").split("/")[:4]]
+            accounting.note(self.journal, tenant.decode("ascii"), request, response)
+        return response
 
     def _root(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
         """What stands before /fhir in our links: PUBLIC_URL, or the host that the request names."""
@@ -189,6 +205,12 @@ def _is_negotiated(path: str) -> bool:
     if not path.startswith("/fhir/") or path.endswith(_ALWAYS_JSON):
         return False
     return f"/{publishing.WORD}" not in path.replace("%24", "$")
+
+
+def _client(scope: Scope) -> str:
+    """The address that the connection comes from."""
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def _segments(raw: bytes, query: bytes) -> list[str]:

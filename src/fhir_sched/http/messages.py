@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
+from fhir_sched.auditing import Trail
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search.values import form
+from fhir_sched.security.caller import Caller
 
 Headers = dict[bytes, bytes]
 Pieces = AsyncGenerator[bytes, None]
@@ -14,7 +16,10 @@ Pieces = AsyncGenerator[bytes, None]
 
 @dataclass(slots=True)
 class Request:
-    """One request: decoded path segments below `/fhir/`, headers (names in lower case), the query string as sent."""
+    """One request: decoded path segments below `/fhir/`, headers (names in lower case), the query string as sent.
+
+    `address` is the client's. Who asks (`caller`) and what its changes leave behind (`trail`) come to be known later.
+    """
 
     method: str
     segments: list[str]
@@ -22,6 +27,10 @@ class Request:
     query_string: bytes
     body: bytes
     root: str
+    request_id: bytes = b""
+    address: str = ""
+    caller: Caller | None = None
+    trail: Trail | None = None
 
     def header(self, name: bytes) -> str:
         """A header's value, "" when it is absent."""

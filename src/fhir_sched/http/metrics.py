@@ -24,6 +24,7 @@ from fhir_sched.events.metrics import RelayMetrics
 from fhir_sched.events.tally import Tally
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.key_metrics import KeyMetrics
+from fhir_sched.journal import Journal
 from fhir_sched.security.jwks import IssuerKeys
 
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -44,7 +45,9 @@ class Metrics:
         dropped: Callable[[], int],
         keys: Mapping[str, IssuerKeys],
         tally: Tally,
+        journal: Journal | None,
     ) -> None:
+        self._journal = journal
         self._gate, self._measured, self._dropped = gate, measured, dropped
         self._known: dict[tuple[str, str, int], tuple[Count, Observe, Count | None]] = {}
         self._last: dict[str, float] = {}
@@ -86,6 +89,8 @@ class Metrics:
             "database_errors", "Statements that failed, by SQLSTATE or constraint (slot_taken: a conflict)", "reason"
         )
         self._unwritten = counter("log_lines_dropped", "Lines of the log that nobody read in time")
+        self._audited = counter("audit_events_written", "Audit events of reads and refusals in the database")
+        self._unaudited = counter("audit_events_dropped", "Audit events that found no room, or that no one may keep")
         self._keys = KeyMetrics(keys, registry)
         self._relay = RelayMetrics(tally, registry)
 
@@ -134,6 +139,8 @@ class Metrics:
             (self._trips, "trips", lanes.round_trips),
             (self._lost, "lost", lanes.lost),
             (self._unwritten, "unwritten", self._dropped()),
+            (self._audited, "audited", self._journal.written if self._journal else 0),
+            (self._unaudited, "unaudited", self._journal.dropped if self._journal else 0),
             *((self._failures.labels(reason), reason, count) for reason, count in TRANSLATED.items()),
         ):
             metric.inc(value - self._last.get(name, 0))

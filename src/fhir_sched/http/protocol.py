@@ -217,6 +217,7 @@ class Protocol(HttpToolsProtocol):
             "query_string": query,
             "scheme": self.scheme,
             "server": self.server,
+            "client": self.client,
         }
 
     def _begin(self, scope: dict[str, Any]) -> None:

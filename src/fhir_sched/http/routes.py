@@ -20,6 +20,7 @@ from fhir_sched.interactions.context import Answer, Context, etag
 from fhir_sched.interactions.dispatch import perform
 from fhir_sched.interactions.idempotent import checked_key, fingerprint, once
 from fhir_sched.interactions.transaction import transaction
+from fhir_sched.journal import Journal
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.reference import is_uuid
 from fhir_sched.security.caller import Caller
@@ -33,7 +34,8 @@ _CONDITIONAL = frozenset((b"if-match", b"if-none-match", b"if-modified-since", b
 class Routes:
     """The FHIR API of one server: `handle` answers every request below `/fhir/`."""
 
-    def __init__(self, settings: Settings, lanes: Lanes) -> None:
+    def __init__(self, settings: Settings, lanes: Lanes, journal: Journal | None = None) -> None:
+        self.journal = journal
         self.settings, self.lanes = settings, lanes
         self.strict = settings.search_handling is SearchHandling.STRICT
         self.authenticator = Authenticator(settings)
@@ -49,7 +51,9 @@ class Routes:
         base = f"{request.root}/fhir/{tenant}"
         # Without PUBLIC_URL the base is what the client says, and a token for another server would name that one.
         trusted = self._told or _is_local(request.root)
-        return await self.authenticator.authenticate(request.authorization, tenant, base if trusted else "")
+        given = request.authorization
+        request.caller = await self.authenticator.authenticate(given, tenant, base if trusted else "")
+        return request.caller
 
     async def handle(self, request: Request, caller: Caller | None) -> Response:
         """The answer to whom `admit` has let in, or FhirError."""
@@ -59,9 +63,10 @@ class Routes:
             return await self.publishing.respond(base, tenant, request, path)
         if caller is None:
             return await conformance.public(base, tenant, request, path, self.smart)
-        return await self._respond(
-            Context(tenant, base, Alone(self.lanes, tenant, caller.origin), caller, self.settings), request, path
-        )
+        if self.journal is not None and request.method not in ("GET", "HEAD"):
+            request.trail = self.journal.trail(tenant, caller, request.address, request.request_id)
+        work = Alone(self.lanes, tenant, caller.origin)
+        return await self._respond(Context(tenant, base, work, caller, self.settings, request.trail), request, path)
 
     async def close(self) -> None:
         """Let go of the connections to authorization servers."""

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from fhir_sched.interactions import entries
+from fhir_sched.interactions.audited import audited
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.dispatch import perform
 from fhir_sched.interactions.idempotent import once
@@ -31,10 +32,13 @@ async def batch(
 async def _one(context: Context, entry: dict[str, Any], manner: entries.Manner, mark: tuple[str, str] | None) -> bytes:
     try:
         call = entries.call(context, entry, manner)
-        if mark is None or call.method == "GET":
-            answer = await perform(context, call)
-        else:
-            answer = await once(context, *mark, lambda inside: perform(inside, call))
+
+        async def work(own: Context) -> Answer:
+            if mark is None or call.method == "GET":
+                return await perform(own, call)
+            return await once(own, *mark, lambda inside: perform(inside, call))
+
+        answer = await audited(context, call, work)
         return entries.answered(answer, with_body=manner.with_body or call.method == "GET")
     except FhirError as error:
         return entries.refused(error)

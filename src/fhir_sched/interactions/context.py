@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fhir_sched import codec, mapping
+from fhir_sched.auditing import Trail
+from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import FhirError, Kind
@@ -22,13 +24,17 @@ from fhir_sched.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, who asks, and how we serve."""
+    """One request's surroundings: the tenant (UUID), its FHIR base, the database work, who asks, and how we serve.
+
+    `trail` is what changes leave in the audit log; None where nothing is changed, or none is kept.
+    """
 
     tenant: str
     base: str
     work: Work
     caller: Caller
     settings: Settings
+    trail: Trail | None = None
 
     @property
     def subject(self) -> str:
@@ -49,6 +55,10 @@ class Context:
     def guard(self) -> Guard:
         """Puts the caller's limits into queries."""
         return Guard(self.caller, self.parser)
+
+    def recorded(self, change: Fragment, resource: Resource, source: Source, code: str, status: int = 200) -> Fragment:
+        """The statement of a change that leaves its event as well; `code` is that of the interaction."""
+        return change if self.trail is None else self.trail.attached(change, resource.type, source, code, status)
 
     def shown(self, resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
         """The JSON of a row as the caller may see it."""

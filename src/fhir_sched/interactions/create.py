@@ -22,6 +22,7 @@ async def create(context: Context, resource: Resource, document: dict[str, Any],
         columns["created_by"] = context.subject.encode()
         if source.prefix == "apt":
             columns["source"] = context.origin.encode()
-    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant, row_id))
+    made = statements.insert(source, columns, context.tenant, row_id)
+    (rows,) = await context.work.write(context.recorded(made, resource, source, "create", 201))
     (row,) = rows.all()
     return write.answer(context, resource, source, row, 201)

@@ -14,7 +14,8 @@ async def delete(context: Context, resource: Resource, fhir_id: str, condition: 
         return Answer(204, b"")
     source, row_id = found
     versions = condition.versions or None if condition is not None else None
-    (rows,) = await context.work.write(statements.delete(source, row_id, context.tenant, versions))
+    change = statements.delete(source, row_id, context.tenant, versions)
+    (rows,) = await context.work.write(context.recorded(change, resource, source, "delete", 204))
     row = rows.first()
     if row is not None and row[0] is not None:
         return Answer(204, b"", str(int(row[0]) + 1).encode())

@@ -60,4 +60,4 @@ async def _attempt(
     document = change(mapping.to_resource(resource, source, row))
     write.checked(resource, document)
     columns = write.columns_of_change(context, resource, source, document)
-    return await write.changed(context, resource, source, row_id, columns, (version,))
+    return await write.changed(context, resource, source, row_id, columns, (version,), "patch")

@@ -16,6 +16,7 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource
 from fhir_sched.interactions import entries
+from fhir_sched.interactions.audited import tell
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import only_match
 from fhir_sched.interactions.context import Answer, Context, version_conflict
@@ -35,20 +36,34 @@ async def transaction(context: Context, listed: list[dict[str, Any]], manner: en
     """
     calls = [_placed_call(context, index, entry, manner) for index, entry in enumerate(listed)]
     _refuse_overlap(calls)
+    told: list[tuple[Call, Answer]] = []
 
     async def all_of_them(work: Work) -> Answer:
+        told.clear()
         inside = replace(context, work=work)
         prepared = await _prepared(inside, listed, calls)
         answers: dict[int, bytes] = {}
         for index in sorted(range(len(prepared)), key=lambda i: _turn(prepared[i])):
+            own = replace(inside, trail=None if inside.trail is None else inside.trail.entry())
             try:
-                answer = await perform(inside, prepared[index])
+                answer = await perform(own, prepared[index])
             except FhirError as error:
                 raise _at(index, error) from error
+            if own.trail is not None and not own.trail.written:
+                told.append((prepared[index], answer))
             answers[index] = entries.answered(answer, with_body=manner.with_body or prepared[index].method == "GET")
         return Answer(200, entries.response_bundle("transaction", [answers[index] for index in range(len(prepared))]))
 
-    return await context.work.atomically(all_of_them)
+    try:
+        whole = await context.work.atomically(all_of_them)
+    except FhirError as error:
+        # none of it was done, so each entry failed with the one that was refused
+        for call in calls:
+            tell(context, call, error.status)
+        raise
+    for call, answer in told:
+        tell(context, call, answer.status, answer)
+    return whole
 
 
 def _placed_call(context: Context, index: int, entry: dict[str, Any], manner: entries.Manner) -> Call:

@@ -33,7 +33,7 @@ async def update(
     source, row_id = found
     columns = write.columns_of_change(context, resource, source, document)
     versions = condition.versions or None if condition is not None else None
-    answer = await write.changed(context, resource, source, row_id, columns, versions)
+    answer = await write.changed(context, resource, source, row_id, columns, versions, "update")
     if answer is not None:
         return answer
     return await _not_updated(context, resource, source, fhir_id, row_id, columns, condition)
@@ -59,7 +59,8 @@ async def _not_updated(
         raise version_conflict(resource, fhir_id, None)
     if resource.type == "Appointment":
         columns = {**columns, "created_by": context.subject.encode()}
-    (rows,) = await context.work.write(statements.insert(source, columns, context.tenant, row_id))
+    made = statements.insert(source, columns, context.tenant, row_id)
+    (rows,) = await context.work.write(context.recorded(made, resource, source, "update", 201))
     (row,) = rows.all()
     return write.answer(context, resource, source, row, 201)
 

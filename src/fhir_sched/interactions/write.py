@@ -8,7 +8,6 @@ from typing import Any
 from fhir_sched import mapping, statements
 from fhir_sched.definition import Resource, Source
 from fhir_sched.element import Columns
-from fhir_sched.interactions import subscribing
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.scheduling import rules
@@ -24,8 +23,6 @@ def checked(resource: Resource, document: dict[str, Any]) -> None:
 
 def columns_of(context: Context, resource: Resource, source: Source, document: dict[str, Any]) -> Columns:
     """The columns of a valid resource; 422 where a rule of scheduling forbids it."""
-    if resource.type == "Subscription":
-        return subscribing.columns(context, source, document)
     return mapping.to_columns(resource, source, document, context.base).columns
 
 
@@ -48,9 +45,14 @@ async def changed(
     row_id: str,
     columns: Columns,
     versions: tuple[str, ...] | None,
+    code: str,
 ) -> Answer | None:
-    """200 with the changed row; None when there is none or its version is not one of `versions` (None: any)."""
-    (rows,) = await context.work.write(statements.update(source, row_id, columns, context.tenant, versions))
+    """200 with the changed row; None when there is none or its version is not one of `versions` (None: any).
+
+    `code` is that of the interaction, update or patch.
+    """
+    change = statements.update(source, row_id, columns, context.tenant, versions)
+    (rows,) = await context.work.write(context.recorded(change, resource, source, code))
     row = rows.first()
     return None if row is None else answer(context, resource, source, row, 200)
 

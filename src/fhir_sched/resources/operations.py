@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhir_sched.operation import Level, Operation, Parameter
-from fhir_sched.resources.subscription_operations import EVENTS, STATUS
 
 BULK_PUBLISH = Operation(
     code="bulk-publish",
@@ -68,7 +67,7 @@ GENERATE_SLOTS = Operation(
     needs=(("Slot", "c"),),
 )
 
-OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH, GENERATE_SLOTS, EVENTS, STATUS)
+OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH, GENERATE_SLOTS)
 
 
 def at(path: Sequence[str]) -> tuple[Operation, str] | None:

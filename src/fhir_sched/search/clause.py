@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fhir_sched import codec
 from fhir_sched.definition import (
     Binding,
     BooleanColumn,
@@ -25,10 +24,10 @@ from fhir_sched.definition import (
     ReferenceColumn,
     ReferenceParam,
     References,
+    ReferenceText,
     Resource,
     SideTable,
     Source,
-    StringParam,
     TokenParam,
 )
 from fhir_sched.mapping import BUSINESS_IDENTIFIER, column_uuid
@@ -39,6 +38,7 @@ from fhir_sched.search.query import Condition, Criterion, DateValue, ReferenceVa
 EMPTY = "false"
 ALL = "true"
 _STAFF = r"(^|/)(Practitioner|PractitionerRole|Location|HealthcareService|Device)/[A-Za-z0-9.-]+(/_history/[^/]+)?$"
+_HOSTED = ("Appointment", "Schedule", "Slot", "Patient")
 LAST = "\U0010ffff"
 """Sorts behind every character that a text may have."""
 
@@ -106,6 +106,8 @@ def clause(criterion: Criterion, row: Row, args: Arguments) -> Either:
     binding = criterion.param.bindings[row.position]
     if criterion.modifier == "missing":
         return Either(_missing(criterion, binding, row, args))
+    if criterion.modifier == "identifier" and isinstance(binding, ReferenceText):
+        return _carried(criterion, binding, row, args)
     if criterion.modifier == "identifier":
         return Either(EMPTY, _identified(criterion, binding, row, args))
     if criterion.modifier == "text":
@@ -161,7 +163,7 @@ def _positive(criterion: Criterion, binding: Binding, row: Row, args: Arguments)
             return _concept(criterion, binding, row, args)
         case InstantColumn() | PeriodColumns():
             return Either(_dates(criterion, binding, row, args))
-        case References():
+        case References() | ReferenceText():
             return _references(criterion, binding, row, args)
         case SideTable():
             return _side_table(criterion, row, args)
@@ -194,8 +196,6 @@ def _tokens(criterion: Criterion) -> list[TokenValue]:
 def _codes(criterion: Criterion) -> set[str]:
     """The codes wanted of an element with a bound value set and an implicit system."""
     param = criterion.param
-    if isinstance(param, StringParam):
-        return _beginning(criterion, param)
     if not isinstance(param, TokenParam):
         return set()
     wanted: set[str] = set()
@@ -203,15 +203,6 @@ def _codes(criterion: Criterion) -> set[str]:
         if value.system in (None, param.system):
             wanted |= param.codes if value.code is None else {value.code} & param.codes
     return wanted
-
-
-def _beginning(criterion: Criterion, param: StringParam) -> set[str]:
-    """The texts that there can be which begin as wanted, or are the same to the letter with `exact`."""
-    words = [value.uri for value in criterion.values if isinstance(value, UriValue)]
-    if criterion.modifier == "exact":
-        return set(param.codes.intersection(words))
-    begins = tuple(codec.plain(word) for word in words)
-    return {code for code in param.codes if codec.plain(code).startswith(begins)}
 
 
 def _ids(codes: Iterable[str | None], row: Row, args: Arguments) -> str:
@@ -312,7 +303,9 @@ def _implied(value: TokenValue, binding: ConceptColumn, column: str, args: Argum
 # References
 
 
-def _references(criterion: Criterion, binding: References, row: Row, args: Arguments) -> Either:
+def _references(criterion: Criterion, binding: References | ReferenceText, row: Row, args: Arguments) -> Either:
+    if isinstance(binding, ReferenceText):
+        return _reference_text(criterion, binding, row, args)
     param = criterion.param
     if not isinstance(param, ReferenceParam):
         return Either(EMPTY)
@@ -324,6 +317,31 @@ def _references(criterion: Criterion, binding: References, row: Row, args: Argum
     )
     beyond = _side_references(criterion, param, f"{binding.entry}+", row, args) if binding.entry else EMPTY
     return Either(columns, beyond)
+
+
+def _reference_text(criterion: Criterion, binding: ReferenceText, row: Row, args: Arguments) -> Either:
+    """The whole reference as text. An id alone may be of any type that the parameter has, or that is served."""
+    targets = getattr(criterion.param, "targets", ()) or _HOSTED
+    wanted = [value for value in criterion.values if isinstance(value, ReferenceValue)]
+    texts = [
+        text
+        for value in wanted
+        for text in (
+            [value.url] if value.url else [f"{kind}/{value.id}" for kind in ([value.type] if value.type else targets)]
+        )
+    ]
+    return _either_column((binding.column, binding.also), texts, row, args)
+
+
+def _carried(criterion: Criterion, binding: ReferenceText, row: Row, args: Arguments) -> Either:
+    """`:identifier`: the value of an identifier in one of the columns; its system is not kept there."""
+    texts = [value.code for value in _tokens(criterion) if value.code and not value.system]
+    return _either_column((*binding.identifiers, "", "")[:2], texts, row, args)
+
+
+def _either_column(columns: tuple[str, ...], texts: Iterable[str], row: Row, args: Arguments) -> Either:
+    found = [args.one_of(f"{row.alias}.{name}", texts, "text") if name else EMPTY for name in columns]
+    return Either(found[0], found[1])
 
 
 def _column_match(
@@ -373,6 +391,8 @@ def _absent(criterion: Criterion, binding: Binding, row: Row, args: Arguments) -
     match binding:
         case Never():
             return ALL
+        case ReferenceText(column, also):
+            return " and ".join(f"{row.alias}.{name} is null" for name in (column, also) if name)
         case InstantColumn(column, nullable=True):
             return f"{row.alias}.{column} = 'infinity'::timestamptz"
         case InstantColumn(column, rare=True):

@@ -37,7 +37,7 @@ class ReferenceValue:
 
 @dataclass(frozen=True, slots=True)
 class UriValue:
-    """An exact URI, or the text of a string parameter."""
+    """An exact URI."""
 
     uri: str
 
@@ -47,11 +47,10 @@ Value = DateValue | TokenValue | ReferenceValue | UriValue
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One parameter of the request: any of the values.
+    """One parameter of the request: any of the values. `modifier` is "", "not", "missing", "text" or "identifier".
 
-    `modifier` is "", "not", "missing", "text", "identifier" or "exact". For `missing`, `missing` is the answer wanted
-    and there are no values. `seen_by` are references of patients who may not know of others: of a list of people then
-    only those of them and of staff count; () for whoever sees all.
+    For `missing`, `missing` is the answer wanted and there are no values. `seen_by` are references of patients who may
+    not know of others: of a list of people then only those of them and of staff count; () for whoever sees all.
     """
 
     param: Param

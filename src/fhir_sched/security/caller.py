@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fhir_sched.security.scopes import Scope
 
@@ -14,7 +14,8 @@ ANONYMOUS = "00000000-0000-0000-0000-000000000000"
 class Caller:
     """`subject` is the UUID for `created_by`; `patient` and `user` are references such as `Patient/123`, "" for none.
 
-    `everything` is true without tokens (AUTH=open): nothing is asked of the scopes then.
+    `client`, `sub` and `issuer` are the token's own words, for the audit log. `everything` is true without tokens
+    (AUTH=open): nothing is asked of the scopes then.
     """
 
     subject: str
@@ -22,6 +23,8 @@ class Caller:
     patient: str = ""
     user: str = ""
     client: str = ""
+    sub: str = field(default="", compare=False)
+    issuer: str = field(default="", compare=False)
     everything: bool = False
 
     @property

@@ -109,6 +109,8 @@ def caller(claims: Claims, issuer: str, *, needs_user: bool = False) -> Caller:
         patient=_patient(patient) if patient else "",
         user=_reference(user, "fhirUser") if user else "",
         client=client,
+        sub=subject,
+        issuer=issuer,
     )
 
 

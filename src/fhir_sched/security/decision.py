@@ -15,6 +15,9 @@ from fhir_sched.security.scopes import Scope
 PUBLIC = frozenset({"Slot", "Schedule"})
 """Types that are no patient's: with a patient/ scope they show the public view and are never written."""
 
+STAFF_ONLY = frozenset({"AuditEvent"})
+"""Types that no patient's token reaches, whatever its scopes say: they tell who else has asked."""
+
 LETTERS = {
     "read": "r", "vread": "r", "conditional-read": "r", "history-instance": "r",
     "search-type": "s", "search-form": "s", "search-system": "s", "search-system-form": "s",
@@ -87,7 +90,7 @@ def _limits(caller: Caller, scope: Scope, letter: str, resource_type: str) -> It
         yield Limit("", scope.query)
         return
     patient = caller.patient or (caller.user if caller.user.startswith("Patient/") else "")
-    if not patient:
+    if not patient or resource_type in STAFF_ONLY:
         return
     if resource_type in PUBLIC:
         if letter in "rs":
