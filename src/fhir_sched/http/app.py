@@ -103,12 +103,11 @@ class App:
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """End what runs beside the requests: the relay finishes what it is about, the rest is cancelled."""
-        sampling, *relaying = tasks or [None]
+        for measuring in tasks[:1]:
+            measuring.cancel()
         if self.relay is not None:
             self.relay.stop()
-        if sampling is not None:
-            sampling.cancel()
-        await asyncio.gather(*(task for task in relaying if task is not None), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _measure(self) -> None:
         """Look up for the metrics what no request tells of."""
