@@ -26,6 +26,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from psycopg.types.json import Jsonb
 
 from clinic import EXTENSION, PATIENT, Clinic, Resource, schedule
 from db import Database
@@ -37,7 +38,13 @@ MOVES = int(os.environ.get("FHIR_SCHED_TEST_MOVES", "40"))
 PLACES = 8
 DAY = datetime(2030, 6, 3, 8, tzinfo=UTC)
 DOCTORS = [UUID(f"d0c00000-0000-4000-8000-00000000000{number}") for number in (1, 2)]
-SLOT_STATUSES = {"free": "free", "busy": "busy", "busy-unavailable": "blocked", "busy-tentative": "busy"}
+SLOT_STATUSES = {
+    "free": "free",
+    "busy": "busy",
+    "busy-unavailable": "blocked",
+    "busy-tentative": "busy",
+    "entered-in-error": "entered-in-error",
+}
 
 places = st.integers(0, PLACES - 1)
 some = st.integers(0, 99)
@@ -50,15 +57,17 @@ with occupied as (
     select a.id, a.allow_double_booking as shared, slot
     from appointments a, unnest(a.slot_id || a.extra_slot_ids) as slot
     where a.tenant_id = %(t)s and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-      and slot is not null
+      and slot is not null and coalesce(a.hold_expires_at > clock_timestamp(), true)
 ), written as (
     select id, version from slots where tenant_id = %(t)s
     union all select id, version from appointments where tenant_id = %(t)s
     union all select id, version from schedule_exceptions where tenant_id = %(t)s
 )
-select 'occupied twice', slot from occupied where not shared group by slot having count(*) > 1
+select 'occupied by too many', s.id from slots s join occupied o on o.slot = s.id
+where not o.shared group by s.id having count(*) > s.capacity
 union all
-select 'free and occupied', s.id from slots s join occupied o on o.slot = s.id where s.status = 'free'
+select 'free and full', s.id from slots s join occupied o on o.slot = s.id
+where s.status = 'free' group by s.id having count(*) >= s.capacity
 union all
 select 'free under an exception', s.id from slots s
 join schedule_exceptions e on e.schedule_id = s.schedule_id and e.start_at < s.end_at and e.end_at > s.start_at
@@ -78,6 +87,11 @@ select 'needs one practitioner twice', a.id from appointments a
 join appointments b on b.tenant_id = a.tenant_id and b.provider_id = a.provider_id and b.id > a.id
     and b.start_at < a.end_at and b.end_at > a.start_at
 where a.tenant_id = %(t)s and not a.allow_double_booking and not b.allow_double_booking
+  and not exists (
+      select from slots s where s.capacity > 1
+          and s.id = any (a.slot_id || a.extra_slot_ids) and s.id = any (b.slot_id || b.extra_slot_ids)
+  )
+  and coalesce(a.hold_expires_at > clock_timestamp(), true) and coalesce(b.hold_expires_at > clock_timestamp(), true)
   and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
   and b.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
 union all
@@ -112,18 +126,10 @@ class Game(RuleBasedStateMachine):
         self.clinic.close()
         self.other.close()
 
-    @initialize(opens=st.integers(0, 3), closes=st.integers(4, PLACES))
-    def open(self, opens: int, closes: int) -> None:
-        """Two schedules; the first has a rule for its week."""
-        self.rule = opens, closes
-        parts = [
-            {"url": "daysOfWeek", "valueCode": "mon"},
-            {"url": "startTime", "valueTime": at(opens)[11:19]},
-            {"url": "endTime", "valueTime": at(closes)[11:19]},
-            {"url": "slotMinutes", "valuePositiveInt": 30},
-        ]
-        week = {"url": EXTENSION + "schedule-availability", "extension": parts}
-        self.schedules = [self.clinic.create(schedule(extension=[week])), self.clinic.create(schedule())]
+    @initialize()
+    def open(self) -> None:
+        """Two schedules, whose weeks are empty."""
+        self.schedules = [self.clinic.create(schedule()) for _ in range(2)]
 
     # both ways to change something
 
@@ -155,31 +161,57 @@ class Game(RuleBasedStateMachine):
 
     # slots
 
-    @rule(number=st.integers(0, 1), start=places, length=st.integers(1, 2), api=writers)
-    def add_slot(self, number: int, start: int, length: int, api: bool) -> None:
+    @rule(number=st.integers(0, 1), start=places, length=st.integers(1, 2), capacity=st.integers(1, 2), api=writers)
+    def add_slot(self, number: int, start: int, length: int, capacity: int, api: bool) -> None:
         """A free slot."""
-        key, slot = uuid4(), Slot(number, start, start + length)
+        key, slot = uuid4(), Slot(number, start, start + length, capacity=capacity)
         of = self.schedules[number]["id"]
         if api:
-            body = {"resourceType": "Slot", "schedule": {"reference": f"Schedule/{of}"}, "status": "free"}
-            done, made = self._http("POST", "Slot", {**body, "start": at(start), "end": at(start + length)})
+            body: Resource = {"resourceType": "Slot", "schedule": {"reference": f"Schedule/{of}"}, "status": "free"}
+            body |= {"start": at(start), "end": at(start + length), "extension": self._capacity(slot)}
+            done, made = self._http("POST", "Slot", body)
             key = UUID(made["id"][4:]) if done else key
         else:
-            insert = "insert into slots (id, tenant_id, schedule_id, start_at, end_at) values (%s, %s, %s, %s, %s)"
-            done = self._sql(insert, key, self.clinic.tenant, of[4:], at(start), at(start + length))
+            insert = "insert into slots (id, tenant_id, schedule_id, start_at, end_at, capacity) values"
+            values = (key, self.clinic.tenant, of[4:], at(start), at(start + length), capacity)
+            done = self._sql(f"{insert} (%s, %s, %s, %s, %s, %s)", *values)
         self._agree(done, lambda: self.diary.add_slot(key, slot))
+
+    def _capacity(self, slot: Slot) -> list[Resource]:
+        return [{"url": EXTENSION + "slot-capacity", "valueInteger": slot.capacity}]
+
+    @rule(number=st.integers(0, 1), opens=places, length=st.integers(0, 5))
+    def generate(self, number: int, opens: int, length: int) -> None:
+        """The schedule's week becomes another, and its slots follow."""
+        self._tidy()
+        closes = min(opens + length, PLACES)
+        found = {"days": ["mon"], "start": at(opens)[11:16], "end": at(closes)[11:16], "slotMinutes": 30}
+        pattern = Jsonb({"rules": [found] if opens < closes else []})
+        of = self.schedules[number]["id"]
+        self.other.execute("update schedules set availability_pattern = %s where id = %s", [pattern, of[4:]])
+        answer = self.clinic.http.post(f"Schedule/{of}/$generate-slots?start={at(0)[:10]}&end={at(0)[:10]}")
+        assert answer.status_code == 200, answer.text
+        new, more, less = self.diary.generate(number, opens, closes)
+        said = {each["name"]: each["valueUnsignedInt"] for each in answer.json()["parameter"]}
+        assert said == {"added": more, "withdrawn": less}
+        there = self.other.execute("select start_at, id from slots where schedule_id = %s", [of[4:]])
+        keys = {start: key for start, key in there if key not in self.diary.slots}
+        assert len(keys) == len(new)
+        self.diary.slots |= {keys[DAY + timedelta(minutes=30 * slot.start)]: slot for slot in new}
 
     @precondition(lambda self: self.diary.slots)
     @rule(number=some, status=st.sampled_from(sorted(SLOT_STATUSES)), api=writers)
     def set_slot(self, number: int, status: str, api: bool) -> None:
         """A status by hand."""
+        self._tidy()
         key = self._pick(self.diary.slots, number)
         slot, column = self.diary.slots[key], SLOT_STATUSES[status]
         tentative = api and status == "busy-tentative"
         if api:
             of = self.schedules[slot.schedule]["id"]
-            body = {"resourceType": "Slot", "id": f"slt-{key}", "schedule": {"reference": f"Schedule/{of}"}}
-            body |= {"status": status, "start": at(slot.start), "end": at(slot.end)}
+            body: Resource = {"resourceType": "Slot", "id": f"slt-{key}", "status": status}
+            body |= {"schedule": {"reference": f"Schedule/{of}"}, "extension": self._capacity(slot)}
+            body |= {"start": at(slot.start), "end": at(slot.end)}
             done, _ = self._http("PUT", f"Slot/slt-{key}", body)
         else:
             done = self._sql("update slots set status = %s where id = %s", column, key)
@@ -209,7 +241,8 @@ class Game(RuleBasedStateMachine):
     def _planned(self, numbers: list[int], start: int, most: int) -> tuple[tuple[UUID, ...], int, int]:
         """Some slots with the time that they take together; without any the hour that begins at `start`."""
         keys = tuple(dict.fromkeys(self._pick(self.diary.slots, each) for each in numbers if self.diary.slots))[:most]
-        spans = [self.diary.slots[key] for key in keys] or [Span(0, start, start + 2)]
+        spans: list[Span] = [self.diary.slots[key] for key in keys]
+        spans = spans or [Span(0, start, start + 2)]
         return keys, min(each.start for each in spans), max(each.end for each in spans)
 
     @rule(
@@ -276,11 +309,51 @@ class Game(RuleBasedStateMachine):
         done = self._http("DELETE", path)[0] if api else self._sql(statement, key)
         self._agree(done, lambda: self.diary.delete_visit(key))
 
+    # holds
+
+    @precondition(lambda self: self.diary.slots)
+    @rule(numbers=st.lists(some, min_size=1, max_size=1), doctor=doctors)
+    def hold(self, numbers: list[int], doctor: int | None) -> None:
+        """A pending appointment that is kept for an hour."""
+        keys, begins, ends = self._planned(numbers, 0, 1)
+        key, visit = uuid4(), Visit("pending", keys, begins, ends, doctor, hold=True)
+        insert = (
+            "insert into appointments (id, tenant_id, patient_id, slot_id, status, start_at, end_at, provider_id,"
+            " created_by, hold_expires_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, now() + interval '1 hour')"
+        )
+        values = (key, self.clinic.tenant, PATIENT[8:], keys[0], "pending", at(begins), at(ends))
+        done = self._sql(insert, *values, None if doctor is None else DOCTORS[doctor], self.clinic.tenant)
+        self._agree(done, lambda: self.diary.add_visit(key, visit, api=False))
+
+    @precondition(lambda self: any(visit.hold and not visit.over for visit in self.diary.visits.values()))
+    @rule(number=some)
+    def let_time_pass(self, number: int) -> None:
+        """A hold is over, and nobody has cleaned up."""
+        holds = {key: visit for key, visit in self.diary.visits.items() if visit.hold and not visit.over}
+        key = self._pick(holds, number)
+        earlier = "update appointments set hold_expires_at = clock_timestamp() - interval '1 second' where id = %s"
+        assert self._sql(earlier, key)
+        holds[key].over = True
+
+    @precondition(lambda self: any(visit.over for visit in self.diary.visits.values()))
+    @rule()
+    def clean_up(self) -> None:
+        """What a server does now and then."""
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Let all lapse that is over, which a server may have done already."""
+        over = [key for key, visit in self.diary.visits.items() if visit.over]
+        if over:
+            self.other.execute("select fhir_sched_lapse_holds(%s, null)", [self.clinic.tenant])
+            self.diary.lapse(over)
+
     # exceptions
 
     @rule(number=st.integers(0, 1), start=places, length=st.integers(1, 3), api=writers)
     def add_pause(self, number: int, start: int, length: int, api: bool) -> None:
         """An exception."""
+        self._tidy()
         key, pause = uuid4(), Span(number, start, start + length)
         if api:
             done, made = self._http("POST", "Slot", self._pause(pause))
@@ -295,7 +368,7 @@ class Game(RuleBasedStateMachine):
 
     def _pause(self, pause: Span, key: UUID | None = None) -> Resource:
         kind = [{"url": EXTENSION + "schedule-exception-type", "valueCode": "meeting"}]
-        body = {"resourceType": "Slot", "status": "busy-unavailable", "extension": kind}
+        body: Resource = {"resourceType": "Slot", "status": "busy-unavailable", "extension": kind}
         body["schedule"] = {"reference": f"Schedule/{self.schedules[pause.schedule]['id']}"}
         body |= {"start": at(pause.start), "end": at(pause.end)}
         return body if key is None else {**body, "id": f"exc-{key}"}
@@ -304,6 +377,7 @@ class Game(RuleBasedStateMachine):
     @rule(number=some, schedule=st.integers(0, 1), start=places, length=st.integers(1, 3), api=writers)
     def move_pause(self, number: int, schedule: int, start: int, length: int, api: bool) -> None:
         """An exception is at another time, perhaps of the other schedule."""
+        self._tidy()
         key, pause = self._pick(self.diary.pauses, number), Span(schedule, start, start + length)
         if api:
             done, _ = self._http("PUT", f"Slot/exc-{key}", self._pause(pause, key))
@@ -316,6 +390,7 @@ class Game(RuleBasedStateMachine):
     @rule(number=some, api=writers)
     def delete_pause(self, number: int, api: bool) -> None:
         """An exception goes."""
+        self._tidy()
         key = self._pick(self.diary.pauses, number)
         statement = "delete from schedule_exceptions where id = %s"
         done = self._http("DELETE", f"Slot/exc-{key}")[0] if api else self._sql(statement, key)
@@ -332,12 +407,16 @@ class Game(RuleBasedStateMachine):
             "select id, status, array_remove(slot_id || extra_slot_ids, null) from appointments where tenant_id = %s"
         )
         pauses = "select id from schedule_exceptions where tenant_id = %s"
-        assert {key: tuple(rest) for key, *rest in self.other.execute(slots, [tenant])} == {
-            key: (slot.status, slot.excepted, slot.tentative) for key, slot in self.diary.slots.items()
-        }
-        assert {key: (status, set(held)) for key, status, held in self.other.execute(visits, [tenant])} == {
+        found = self.other.execute(visits, [tenant]).fetchall()
+        # A hold that is over may lapse at any moment.
+        self.diary.lapse([key for key, status, _ in found if status == "cancelled" and self.diary.visits[key].over])
+        assert {key: (status, set(held)) for key, status, held in found} == {
             key: (visit.status, set(visit.slots)) for key, visit in self.diary.visits.items()
         }
+        rows = {key: tuple(rest) for key, *rest in self.other.execute(slots, [tenant])}
+        for key, slot in self.diary.slots.items():
+            slot.tentative = rows[key][2] if slot.held else slot.tentative
+        assert rows == {key: (slot.status, slot.excepted, slot.tentative) for key, slot in self.diary.slots.items()}
         assert {key for (key,) in self.other.execute(pauses, [tenant])} == set(self.diary.pauses)
 
     @invariant()

@@ -249,6 +249,22 @@ def test_a_booked_slot_is_busy_with_no_way_to_book_it(clinic: Clinic) -> None:
     assert shown["extension"] == [{"url": SMART + "slot-capacity", "valueInteger": 0}]
 
 
+def test_a_shared_slot_says_how_many_places_are_left(clinic: Clinic) -> None:
+    course = clinic.slot(clinic.schedule(), soon(), extension=[{"url": EXTENSION + "slot-capacity", "valueInteger": 3}])
+    other = clinic.slot(clinic.schedule(), soon())
+    told, etags = [], set()
+    for book in (lambda: None, lambda: clinic.booked(course), lambda: clinic.booked(other, course)):
+        book()
+        shown = line(clinic, "Slot", course["id"])
+        told.append((shown["status"], shown["extension"][-1]["valueInteger"]))
+        etags.add(_asked(clinic, "/Slot.ndjson").headers["etag"])
+    assert told == [("free", 3), ("free", 2), ("free", 1)]
+    assert len(etags) == 3
+    clinic.booked(course)
+    full = line(clinic, "Slot", course["id"])
+    assert (full["status"], full["extension"]) == ("busy", [{"url": SMART + "slot-capacity", "valueInteger": 0}])
+
+
 def test_what_is_kept_or_blocked_is_busy_in_the_two_words_of_the_links(clinic: Clinic) -> None:
     of = clinic.schedule()
     tentative = clinic.slot(of, soon(hour=9), status="busy-tentative")

@@ -35,16 +35,33 @@ _SHOWN: Final = """s.tenant_id = $1::uuid
   and s.start_at < $2::timestamptz
   and s.end_at < '9999-12-31'
 """
+# How many may still book a slot. Only a shared one is looked at closer: it is free until it is full.
+_OCCUPYING: Final = (
+    "a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')"
+    " and (a.hold_expires_at is null or a.hold_expires_at > clock_timestamp())"
+)
+_PLACES: Final = f"""case
+    when s.fhir_status <> 'free' then 0
+    when s.capacity = 1 then 1
+    else greatest(s.capacity - (
+        select count(*) from appointments a
+        where a.tenant_id = s.tenant_id and a.slot_id = s.id and {_OCCUPYING}
+    ) - (
+        select count(*) from extra_slots x join appointments a on a.tenant_id = x.tenant_id and a.id = x.appointment_id
+        where x.tenant_id = s.tenant_id and x.slot_id = s.id and {_OCCUPYING}
+    ), 0)
+end"""
 _SLOTS: Final = (
     # The rows are counted out before anything is joined: so no plan reads all slots for one batch.
     f"select {', '.join(f's.{column}' for column in lines.SLOT_COLUMNS)},\n"
-    "    case s.fhir_status when 'free' then 1 else 0 end, c.is_active\n"
+    f"{_PLACES}, c.is_active\n"
     f"from (\nselect *\nfrom slots s\nwhere {_SHOWN}"
     f"  and (s.start_at, s.id) > ($3::timestamptz, $4::uuid)\norder by s.start_at, s.id\nlimit {BATCH}\n) s\n"
     "join schedules c on c.tenant_id = s.tenant_id and c.id = s.schedule_id\norder by s.start_at, s.id"
 )
 _SLOTS_MARK: Final = (
-    "select count(*), bit_xor(uuid_hash_extended(s.id, s.version)), now(), greatest(max(s.updated_at), (\n"
+    f"select count(*), bit_xor(uuid_hash_extended(s.id, s.version * 16384::bigint + {_PLACES})), now(),\n"
+    "    greatest(max(s.updated_at), (\n"
     "    select max(h.updated_at) from history h where h.tenant_id = $1::uuid and h.table_name = 'slots'\n"
     "))\nfrom slots s\njoin schedules c on c.tenant_id = s.tenant_id and c.id = s.schedule_id\n"
     f"where {_SHOWN}  and s.start_at >= now()\n  and c.is_active"
