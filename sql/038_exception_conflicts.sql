@@ -48,6 +48,7 @@ begin
     from appointments a
     where a.tenant_id = new.tenant_id
       and a.status in ('pending', 'booked', 'arrived')
+      and (a.hold_expires_at is null or a.hold_expires_at > clock_timestamp())
       and a.id in (
           select b.id
           from appointments b

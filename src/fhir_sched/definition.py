@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fhir_sched.element import Element
+from fhir_sched.extensions import Extensions
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,12 @@ class Source:
         """The columns that a read selects, in order: four of every row, then those of the elements, each once."""
         shown = dict.fromkeys(column for element in self.elements for column in element.shown)
         return (*HEAD, *(column for column in shown if column not in HEAD))
+
+    @cached_property
+    def naming(self) -> tuple[tuple[str, str], ...]:
+        """URL of each extension that names other resources, and their type."""
+        parts = (part for each in self.elements if isinstance(each, Extensions) for part in each.parts)
+        return tuple((part.url, part.names) for part in parts if part.names)
 
     @cached_property
     def select_list(self) -> tuple[str, ...]:

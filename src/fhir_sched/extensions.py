@@ -35,6 +35,7 @@ class Part:
     """One extension (by the last part of its URL) and its column.
 
     `server_set` parts are shown, never read. `value` is the FHIR name of the value element, `doc` says what it means.
+    `names` is the type of the resources that a reference in it names: who may not read those is not shown the part.
     """
 
     name: str
@@ -44,11 +45,17 @@ class Part:
     omit: bytes | None = None
     default: bytes | None = None
     doc: str = ""
+    names: str = ""
 
     @property
     def url(self) -> str:
         """The canonical URL."""
         return EXTENSION_BASE + self.name
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a resource may have several of it."""
+        return False
 
     @property
     def verbatim(self) -> bool:
@@ -155,6 +162,21 @@ class JsonText(Part):
         )
 
 
+@dataclass(frozen=True)
+class Mentions(Part):
+    """Resources that the server names: their rows' ids as a JSON array in the column, one extension for each."""
+
+    prefix: str = ""
+
+    @property
+    def repeats(self) -> bool:
+        return True
+
+    def show(self, stored: bytes | None) -> list[dict[str, Any]]:
+        ids = orjson.loads(stored) if stored else ()
+        return [{"url": self.url, self.value: {"reference": f"{self.names}/{self.prefix}-{each}"}} for each in ids]
+
+
 def _refuse(word: str) -> Any:
     raise ValueError(word)
 
@@ -187,6 +209,10 @@ RULE_PARTS = (
 @dataclass(frozen=True)
 class Availability(Part):
     """Weekly rules: one extension for each, `{"rules": [...]}` in the column."""
+
+    @property
+    def repeats(self) -> bool:
+        return True
 
     def show(self, stored: bytes | None) -> list[dict[str, Any]]:
         try:

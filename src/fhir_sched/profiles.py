@@ -57,7 +57,7 @@ def _parts(kind: str) -> list[Part]:
 
 def _extension(kind: str, part: Part) -> dict[str, Any]:
     """The StructureDefinition of one extension on that resource type."""
-    repeats = isinstance(part, Availability)
+    complex_one = isinstance(part, Availability)
     return {
         "resourceType": "StructureDefinition",
         "id": part.name,
@@ -82,11 +82,13 @@ def _extension(kind: str, part: Part) -> dict[str, Any]:
                     "short": part.doc,
                     "definition": part.doc,
                     "min": 0,
-                    "max": "*" if repeats else "1",
+                    "max": "*" if part.repeats else "1",
                 },
-                *(_rule_elements() if repeats else [_closed("Extension.extension")]),
+                *(_rule_elements() if complex_one else [_closed("Extension.extension")]),
                 {"id": "Extension.url", "path": "Extension.url", "fixedUri": part.url},
-                _closed("Extension.value[x]") if repeats else _value("", part.value.removeprefix("value")),
+                _closed("Extension.value[x]")
+                if complex_one
+                else _value("", part.value.removeprefix("value"), part.names),
             ]
         },
     }
@@ -96,13 +98,16 @@ def _closed(path: str) -> dict[str, Any]:
     return {"id": path, "path": path, "max": "0"}
 
 
-def _value(prefix: str, kind: str) -> dict[str, Any]:
+def _value(prefix: str, kind: str, names: str = "") -> dict[str, Any]:
     """The element that holds the value; R4 names primitive types with a small first letter."""
+    code: dict[str, Any] = {"code": kind[0].lower() + kind[1:]}
+    if names:
+        code = {"code": kind, "targetProfile": [f"http://hl7.org/fhir/StructureDefinition/{names}"]}
     return {
         "id": f"Extension{prefix}.value[x]",
         "path": f"Extension{'.extension' if prefix else ''}.value[x]",
         "min": 1,
-        "type": [{"code": kind[0].lower() + kind[1:]}],
+        "type": [code],
     }
 
 

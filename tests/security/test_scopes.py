@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from authority import Authority
-from clinic import appointment
+from clinic import EXTENSION, appointment, schedule, slot
 from db import Database
 from fhir_sched.search.parse import Parser
 from fhir_sched.security.caller import Caller
@@ -331,3 +331,39 @@ def test_the_cells_are_as_many_as_they_should_be() -> None:
     over_http = len(TRIED) * sum(len(asked(kind)) for kind in TYPES)
     assert over_http > 1500
     assert len(SCOPES) * 5 * len(TYPES) > 1500
+
+
+@pytest.mark.parametrize(
+    ("scope", "named"),
+    [
+        ("system/Slot.cruds system/Appointment.r", True),
+        ("user/*.cruds", True),
+        ("user/Slot.cruds", False),
+        ("user/Slot.cruds user/Appointment.c", False),
+        ("user/Slot.cruds patient/Appointment.cruds", False),
+        ("user/Slot.cruds user/Appointment.rs?status=booked", False),
+    ],
+)
+def test_an_exception_names_appointments_to_those_who_may_read_all_of_them(
+    http: httpx.Client, authority: Authority, scope: str, named: bool
+) -> None:
+    staff = signed(authority, "system/*.cruds")
+    made = http.post("Schedule", json=schedule(), headers=staff).json()
+    free = http.post("Slot", json=slot(made, "2031-03-03T09:00:00Z"), headers=staff).json()
+    http.post("Appointment", json=appointment(free, patient=PATIENT), headers=staff)
+    kind = [{"url": EXTENSION + "schedule-exception-type", "valueCode": "holiday"}]
+    closed = slot(made, "2031-03-03T09:00:00Z", status="busy-unavailable", extension=kind)
+    who = signed(authority, scope)
+    written = http.post("Slot", json=closed, headers=who)
+    assert written.status_code == 201, written.text
+    at = f"Slot/{written.json()['id']}"
+    wanted = {"Prefer": "return=OperationOutcome"}
+    answers = [
+        written.text,
+        http.post("Slot", json=closed, headers={**who, **wanted}).text,
+        http.get(at, headers=who).text,
+        http.get(f"{at}/_history", headers=who).text,
+        http.get(f"Slot?_id={written.json()['id']}", headers=who).text,
+    ]
+    assert ["Appointment/apt-" in text for text in answers] == [named] * 5
+    assert "Appointment/apt-" not in http.get(at, headers=signed(authority, "patient/*.cruds")).text

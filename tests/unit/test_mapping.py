@@ -41,6 +41,7 @@ COLUMNS: dict[str, st.SearchStrategy[bytes | None]] = {
     "service_types": st.sampled_from([None, b'["57"]']),
     "priority": st.sampled_from([b"0", b"3", b"-1"]),
     "type": st.sampled_from([b"holiday", b"two words"]),
+    "conflicts": st.sampled_from([None, f'["{UUID.decode()}"]'.encode()]),
     "criteria": st.sampled_from([None, b'{"days": ["mon"]}']),
     **dict.fromkeys(("reason", "cancel_reason", "note"), st.sampled_from([None, b"", b"words"])),
     **dict.fromkeys(("schedule_id", "actor_id", "patient_id"), st.just(UUID)),

@@ -174,7 +174,7 @@ def _written(answer: Answer, request: Request) -> Response:
     elif wanted == "operationoutcome":
         said = "created" if answer.status == 201 else "done"
         issue = Issue(Kind.INFORMATIONAL, f"{said}: {answer.location}", severity="information")
-        response.body = document.dumps(operation_outcome([issue]))
+        response.body = document.dumps(operation_outcome([issue, *answer.remarks]))
     return response
 
 

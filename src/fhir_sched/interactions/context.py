@@ -13,7 +13,7 @@ from fhir_sched.auditing import Trail
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource, Source
-from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.parse import Parser
 from fhir_sched.security import view
@@ -63,20 +63,29 @@ class Context:
     def shown(self, resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
         """The JSON of a row as the caller may see it."""
         whole = mapping.to_json(resource, source, row)
-        if self.caller.everything or view.unlimited(self.caller, resource.type):
+        if self._sees_all(resource, source):
             return whole
-        return view.shown(self.caller, resource.type, whole, self.base)
+        return view.shown(self.caller, resource.type, whole, self.base, view.hidden(self.caller, source.naming))
 
     def writer(self, resource: Resource, source: Source) -> Callable[[Sequence[bytes | None]], bytes] | None:
         """`shown` for many rows of one source; None where the caller may see each as it is."""
-        if self.caller.everything or view.unlimited(self.caller, resource.type):
+        if self._sees_all(resource, source):
             return None
         return lambda row: self.shown(resource, source, row)
+
+    def _sees_all(self, resource: Resource, source: Source) -> bool:
+        """Whether the caller may see each row of the source as it is."""
+        if self.caller.everything:
+            return True
+        return view.unlimited(self.caller, resource.type) and not view.hidden(self.caller, source.naming)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and body (JSON, b"" for none); `version` and `modified` (column texts) go to ETag and Last-Modified."""
+    """Status and body (JSON, b"" for none); `version` and `modified` (column texts) go to ETag and Last-Modified.
+
+    `remarks` are for whoever asks for an OperationOutcome, and for the entries of a Bundle.
+    """
 
     status: int
     body: bytes
@@ -84,6 +93,7 @@ class Answer:
     modified: bytes | None = None
     location: str = ""
     headers: tuple[tuple[str, str], ...] = field(default=())
+    remarks: tuple[Issue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

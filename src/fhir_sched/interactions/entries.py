@@ -111,6 +111,8 @@ def answered(answer: Answer, *, with_body: bool) -> bytes:
         response["etag"] = etag(answer.version)
     if answer.modified is not None:
         response["lastModified"] = last_updated(answer.modified)
+    if answer.remarks:
+        response["outcome"] = operation_outcome(answer.remarks)
     entry: dict[str, Any] = {"response": response}
     if answer.location:
         entry = {"fullUrl": answer.location.partition("/_history/")[0], **entry}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fhir_sched import mapping, statements
 from fhir_sched.definition import Resource, Source
+from fhir_sched.document import parse
 from fhir_sched.element import Columns
 from fhir_sched.interactions.context import Answer, Context
-from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.scheduling import rules
 from fhir_sched.validate import resource_issues
 
@@ -61,4 +62,15 @@ def answer(context: Context, resource: Resource, source: Source, row: Sequence[b
     """The written row as answer, with the URL of its version."""
     row_id, version = (row[0] or b"").decode(), (row[1] or b"").decode()
     location = f"{context.base}/{resource.type}/{source.prefix}-{row_id}/_history/{version}"
-    return Answer(status, context.shown(resource, source, row), row[1], row[2], location)
+    body = context.shown(resource, source, row)
+    return Answer(status, body, row[1], row[2], location, remarks=tuple(_remarks(source, body)))
+
+
+def _remarks(source: Source, body: bytes) -> Iterator[Issue]:
+    """A warning for each resource that the written one names as being in its way, of those that the caller sees."""
+    urls = {url for url, _ in source.naming if url.encode() in body}
+    for extension in parse(body)["extension"] if urls else ():
+        if extension["url"] in urls:
+            named = extension["valueReference"]["reference"]
+            why = f"{named} was booked before in the time that is blocked now; it was left as it is"
+            yield Issue(Kind.CONFLICT, why, severity="warning")

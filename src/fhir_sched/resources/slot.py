@@ -26,7 +26,7 @@ from fhir_sched.element import (
     Instant,
     Text,
 )
-from fhir_sched.extensions import Count, Extensions, Part
+from fhir_sched.extensions import Count, Extensions, Mentions, Part
 from fhir_sched.resources.common import common_params
 
 STATUSES = (
@@ -66,6 +66,16 @@ EXCEPTION_TYPE = Part(
     doc="Why the time is blocked; it makes the Slot an exception of the schedule",
 )
 
+CONFLICT = Mentions(
+    "schedule-conflict",
+    "conflicts",
+    "valueReference",
+    server_set=True,
+    doc="An appointment that was booked under the exception when that was written or moved, and left as it was",
+    names="Appointment",
+    prefix="apt",
+)
+
 _EXCEPTIONS = Source(
     table="schedule_exceptions",
     prefix="exc",
@@ -76,8 +86,9 @@ _EXCEPTIONS = Source(
         Instant("start", ("start_at",), required=True),
         Instant("end", ("end_at",), required=True),
         Text("comment", ("reason",)),
-        Extensions("extension", ("type",), parts=(EXCEPTION_TYPE,)),
+        Extensions("extension", ("type", "conflicts"), parts=(EXCEPTION_TYPE, CONFLICT)),
     ),
+    selects={"conflicts": "array_to_json(a.conflicts)"},
     zone_from="schedule_id",
     mark=("extension", EXCEPTION_TYPE.url),
 )

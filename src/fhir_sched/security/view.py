@@ -5,6 +5,7 @@ Applied to every resource that leaves, wherever it was found. Knows nothing of s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fhir_sched.document import dumps, parse
@@ -23,8 +24,18 @@ _PUBLIC_EXTENSIONS = frozenset({EXTENSION_BASE + "schedule-timezone"})
 _PEOPLE = ("Patient", "RelatedPerson", "Person")
 
 
-def shown(caller: Caller, resource_type: str, body: bytes, base: str) -> bytes:
-    """The JSON of a resource as this caller may see it; the same bytes for whoever has no limits."""
+def hidden(caller: Caller, naming: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Of extensions that name resources (URL and type of those), the URLs of what the caller may not read all of."""
+    return frozenset(url for url, kind in naming if not any(decide(caller, one, kind).unlimited for one in "rs"))
+
+
+def shown(caller: Caller, resource_type: str, body: bytes, base: str, withheld_urls: Iterable[str] = ()) -> bytes:
+    """The JSON of a resource as this caller may see it; the same bytes for whoever has no limits.
+
+    `withheld_urls` are those of the extensions that are `hidden` from the caller.
+    """
+    if any(url.encode() in body for url in withheld_urls):
+        body = dumps(_without_extensions(parse(body), withheld_urls))
     decision = _sight(caller, resource_type)
     if decision.public:
         return dumps(_public(parse(body)))
@@ -34,6 +45,12 @@ def shown(caller: Caller, resource_type: str, body: bytes, base: str) -> bytes:
     document = parse(body)
     seen, withheld = parted(document, patients, base)
     return dumps(seen) if withheld else body
+
+
+def _without_extensions(document: dict[str, Any], urls: Iterable[str]) -> dict[str, Any]:
+    kept = [item for item in document.get("extension", ()) if item.get("url") not in urls]
+    rest = {name: value for name, value in document.items() if name != "extension"}
+    return {**rest, "extension": kept} if kept else rest
 
 
 def unlimited(caller: Caller, resource_type: str) -> bool:
