@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fhir_sched import __version__, profiles
-from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, TokenParam
+from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, StringParam, TokenParam
 from fhir_sched.operation import Operation
 from fhir_sched.patch import FORMATS
 from fhir_sched.resources import RESOURCES, SERVED
 from fhir_sched.resources.operations import OPERATIONS
+from fhir_sched.resources.topics import TOPICS
 from fhir_sched.search.parse import modifiers
 
 CHANGED: Final = "2026-11-23"
@@ -54,6 +55,7 @@ _VALIDATE: Final = {
     "definition": "http://hl7.org/fhir/OperationDefinition/Resource-validate",
     "documentation": "Says everything that is wrong; with a mode the create, update or delete is tried and undone",
 }
+_BACKPORT: Final = "http://hl7.org/fhir/uv/subscriptions-backport/"
 _PREFIXES: Final = "eq ne gt lt ge le sa eb ap"
 
 
@@ -70,6 +72,7 @@ def statement(base: str, oauth_uris: Sequence[tuple[str, str]] | None = None) ->
         "status": "active",
         "date": CHANGED,
         "kind": "instance",
+        "instantiates": [f"{_BACKPORT}CapabilityStatement/backport-subscription-server-r4"],
         "software": {"name": "fhir-sched", "version": __version__},
         "implementation": {"description": "The schedules, slots and appointments of one tenant", "url": base},
         "fhirVersion": "4.0.1",
@@ -117,8 +120,10 @@ def _resource(resource: Resource) -> dict[str, Any]:
         if resource.type in param.targets
     ]
     return {
+        **(_topics() if resource.type == "Subscription" else {}),
         "type": resource.type,
         "profile": f"{_SPEC}StructureDefinition/{resource.type}",
+        **_supported(resource),
         "documentation": _documentation(resource),
         "interaction": [
             {"code": code, "documentation": _INTERACTIONS[code]}
@@ -138,6 +143,17 @@ def _resource(resource: Resource) -> dict[str, Any]:
         "searchParam": [_search_param(resource, param) for param in resource.params],
         **_invoked(resource.type, [_VALIDATE] if "validate" in resource.interactions else []),
     }
+
+
+def _topics() -> dict[str, Any]:
+    """The topics that a Subscription may name, as the Backport says them for R4."""
+    url = f"{_BACKPORT}StructureDefinition/capabilitystatement-subscriptiontopic-canonical"
+    return {"extension": [{"url": url, "valueCanonical": topic} for topic in TOPICS]}
+
+
+def _supported(resource: Resource) -> dict[str, Any]:
+    profile = f"{_BACKPORT}StructureDefinition/backport-subscription"
+    return {"supportedProfile": [profile]} if resource.type == "Subscription" else {}
 
 
 def _invoked(kind: str, further: list[dict[str, str]]) -> dict[str, Any]:
@@ -175,6 +191,8 @@ def _takes(param: Param) -> str:
         case ReferenceParam(targets=targets):
             types = " ".join(f":{target}" for target in targets) or ":[type]"
             return f"Takes {' '.join(taken)} {types}."
+        case StringParam(codes=codes):
+            return f"Texts: {', '.join(sorted(codes))}. Takes {' '.join(taken)}."
         case TokenParam(codes=codes) if codes:
             return f"Codes: {', '.join(sorted(codes))}. Takes {' '.join(taken)}."
         case _:

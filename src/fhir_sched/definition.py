@@ -165,6 +165,7 @@ class Param:
             "DateParam": "date",
             "TokenParam": "token",
             "ReferenceParam": "reference",
+            "StringParam": "string",
             "UriParam": "uri",
         }[type(self).__name__]
 
@@ -194,6 +195,16 @@ class ReferenceParam(Param):
 
     targets: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StringParam(Param):
+    """A string parameter (R4 3.1.1.4.8) of an element that has one of the `codes`.
+
+    It finds what begins so, without regard to case and accents, or with `:exact` is the same to the letter.
+    """
+
+    codes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -293,6 +304,8 @@ class Resource:
     default_sort: str
     """The order of a search that names none, as `_sort` takes it."""
     interactions: tuple[str, ...] = tuple(METHODS)
+    own: ReferenceParam | None = None
+    """What a patient's limits compare, where the search parameter `patient` is none of R4's for this type."""
 
     @cached_property
     def param(self) -> dict[str, Param]:
@@ -303,6 +316,12 @@ class Resource:
     def source(self) -> dict[str, Source]:
         """Sources by the prefix of their ids."""
         return {source.prefix: source for source in self.sources}
+
+    @cached_property
+    def of_patient(self) -> ReferenceParam | None:
+        """The reference by which one patient's are told from others'; None for a type that has no such."""
+        found = self.own or self.param.get("patient")
+        return found if isinstance(found, ReferenceParam) else None
 
     @cached_property
     def hosted(self) -> tuple[ReferenceParam, ...]:

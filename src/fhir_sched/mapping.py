@@ -300,6 +300,8 @@ def _entry(
         case TokenParam(kind="identifier"):
             said = [(name, value.get("system", ""), value["value"])] if value.get("value") else []
             return said + _texts(name, [value.get("type", {}).get("text")])
+        case TokenParam(kind="contact"):
+            return [(name, value.get("system", ""), value["value"])] if value.get("value") else []
         case TokenParam():
             return [(name, param.system, str(value))]
         case UriParam():

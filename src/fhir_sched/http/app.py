@@ -31,6 +31,7 @@ from fhir_sched.journal import Journal
 from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.settings import Settings
+from fhir_sched.subscriptions import setup as subscriptions
 
 Scope = MutableMapping[str, Any]
 
@@ -63,7 +64,10 @@ class App:
         self.gate = Gate()
         keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
         self._tally = tally = Tally()
-        self.relay: Relay | None = events.build(settings, tally=tally) if settings.relay else None
+        told = subscriptions.build(settings) if settings.relay else None
+        fanout = told.fanout if told else None
+        self.delivery = told.delivery if told else None
+        self.relay: Relay | None = events.build(settings, fanout=fanout, tally=tally) if settings.relay else None
         dropped = (lambda: sink.dropped) if sink else (lambda: 0)
         metrics = Metrics(self.gate, lanes.measured, dropped, keys, tally, self.journal)
         self.observer = Observer(metrics, sink)
@@ -91,6 +95,8 @@ class App:
                 if self.relay is not None:
                     await self.relay.open()
                     beside.append(asyncio.create_task(self.relay.run()))
+                if self.delivery is not None:
+                    beside.append(asyncio.create_task(self.delivery.run()))
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._end(beside)
@@ -102,11 +108,13 @@ class App:
                 return
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
-        """End what runs beside the requests: the relay finishes what it is about, the rest is cancelled."""
+        """End what runs beside the requests: what is being sent is finished; the first, which counts, is cancelled."""
         for measuring in tasks[:1]:
             measuring.cancel()
         if self.relay is not None:
             self.relay.stop()
+        if self.delivery is not None:
+            self.delivery.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _measure(self) -> None:

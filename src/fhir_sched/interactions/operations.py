@@ -14,6 +14,7 @@ from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.generate_slots import generate_slots
 from fhir_sched.interactions.given import given
 from fhir_sched.interactions.invocation import Action, Invocation
+from fhir_sched.interactions.subscription_status import events, status
 from fhir_sched.operation import Operation
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.security.decision import decide
@@ -22,6 +23,8 @@ from fhir_sched.security.guard import refused
 ACTIONS: Mapping[str, Action] = {
     "appointment-book-series": book_series,
     "schedule-generate-slots": generate_slots,
+    "subscription-events": events,
+    "subscription-status": status,
 }
 """What each operation does, by the id of its definition."""
 

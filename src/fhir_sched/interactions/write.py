@@ -9,6 +9,7 @@ from fhir_sched import mapping, statements
 from fhir_sched.definition import Resource, Source
 from fhir_sched.document import parse
 from fhir_sched.element import Columns
+from fhir_sched.interactions import subscribing
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.scheduling import rules
@@ -24,6 +25,8 @@ def checked(resource: Resource, document: dict[str, Any]) -> None:
 
 def columns_of(context: Context, resource: Resource, source: Source, document: dict[str, Any]) -> Columns:
     """The columns of a valid resource; 422 where a rule of scheduling forbids it."""
+    if resource.type == "Subscription":
+        return subscribing.columns(context, source, document)
     return mapping.to_columns(resource, source, document, context.base).columns
 
 

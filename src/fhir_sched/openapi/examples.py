@@ -22,6 +22,28 @@ _EXAMPLES: Final[dict[str, dict[str, dict[str, Any]]]] = {
             "end": "2026-06-02T09:30:00Z",
         }
     },
+    "Subscription": {
+        "slots": {
+            "resourceType": "Subscription",
+            "status": "requested",
+            "reason": "Tell the portal of slots that become free",
+            "criteria": "http://fhir-sched.org/fhir/SubscriptionTopic/slot-freed",
+            "channel": {
+                "type": "rest-hook",
+                "endpoint": "https://portal.example.org/notify",
+                "payload": "application/fhir+json",
+                "_payload": {
+                    "extension": [
+                        {
+                            "url": "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
+                            "backport-payload-content",
+                            "valueCode": "id-only",
+                        }
+                    ]
+                },
+            },
+        }
+    },
     "Appointment": {
         "proposed": {"resourceType": "Appointment", "status": "proposed", "participant": [_PATIENT]},
         "booked": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhir_sched.operation import Level, Operation, Parameter
+from fhir_sched.resources.subscription_operations import EVENTS, STATUS
 
 BULK_PUBLISH = Operation(
     code="bulk-publish",
@@ -67,7 +68,7 @@ GENERATE_SLOTS = Operation(
     needs=(("Slot", "c"),),
 )
 
-OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH, GENERATE_SLOTS)
+OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH, GENERATE_SLOTS, EVENTS, STATUS)
 
 
 def at(path: Sequence[str]) -> tuple[Operation, str] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fhir_sched import codec
 from fhir_sched.definition import (
     Binding,
     BooleanColumn,
@@ -28,6 +29,7 @@ from fhir_sched.definition import (
     Resource,
     SideTable,
     Source,
+    StringParam,
     TokenParam,
 )
 from fhir_sched.mapping import BUSINESS_IDENTIFIER, column_uuid
@@ -196,6 +198,8 @@ def _tokens(criterion: Criterion) -> list[TokenValue]:
 def _codes(criterion: Criterion) -> set[str]:
     """The codes wanted of an element with a bound value set and an implicit system."""
     param = criterion.param
+    if isinstance(param, StringParam):
+        return _beginning(criterion, param)
     if not isinstance(param, TokenParam):
         return set()
     wanted: set[str] = set()
@@ -203,6 +207,15 @@ def _codes(criterion: Criterion) -> set[str]:
         if value.system in (None, param.system):
             wanted |= param.codes if value.code is None else {value.code} & param.codes
     return wanted
+
+
+def _beginning(criterion: Criterion, param: StringParam) -> set[str]:
+    """The texts that there can be which begin as wanted, or are the same to the letter with `exact`."""
+    words = [value.uri for value in criterion.values if isinstance(value, UriValue)]
+    if criterion.modifier == "exact":
+        return set(param.codes.intersection(words))
+    begins = tuple(codec.plain(word) for word in words)
+    return {code for code in param.codes if codec.plain(code).startswith(begins)}
 
 
 def _ids(codes: Iterable[str | None], row: Row, args: Arguments) -> str:

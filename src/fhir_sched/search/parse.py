@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from fhir_sched.definition import DateParam, Param, ReferenceParam, Resource, TokenParam
+from fhir_sched.definition import DateParam, Param, ReferenceParam, Resource, StringParam, TokenParam
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.search import page, values
 from fhir_sched.search.query import Chain, Condition, Criterion, Has, Query, Sort
@@ -130,7 +130,7 @@ class Parser:
         if len(parts) > MAX_VALUES:
             raise FhirError(Kind.VALUE, f"search parameter {param.name} takes at most {MAX_VALUES} values")
         found = tuple(values.value(param, part, self.base, modifier if modifier != "not" else "") for part in parts)
-        return Criterion(param, found, modifier if modifier in ("not", "identifier", "text") else "")
+        return Criterion(param, found, modifier if modifier in ("not", "identifier", "text", "exact") else "")
 
     def _allowed(self, param: Param, modifier: str) -> bool:
         if not modifier or modifier in modifiers(param):
@@ -196,6 +196,8 @@ def modifiers(param: Param) -> tuple[str, ...]:
             return ("missing", "not")
         case ReferenceParam():
             return ("missing", "identifier")
+        case StringParam():
+            return ("missing", "exact")
         case DateParam():
             return ("missing",)
         case _:

@@ -37,7 +37,7 @@ class ReferenceValue:
 
 @dataclass(frozen=True, slots=True)
 class UriValue:
-    """An exact URI."""
+    """An exact URI, or the text of a string parameter."""
 
     uri: str
 
@@ -47,10 +47,11 @@ Value = DateValue | TokenValue | ReferenceValue | UriValue
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One parameter of the request: any of the values. `modifier` is "", "not", "missing", "text" or "identifier".
+    """One parameter of the request: any of the values.
 
-    For `missing`, `missing` is the answer wanted and there are no values. `seen_by` are references of patients who may
-    not know of others: of a list of people then only those of them and of staff count; () for whoever sees all.
+    `modifier` is "", "not", "missing", "text", "identifier" or "exact". For `missing`, `missing` is the answer wanted
+    and there are no values. `seen_by` are references of patients who may not know of others: of a list of people then
+    only those of them and of staff count; () for whoever sees all.
     """
 
     param: Param

@@ -116,6 +116,14 @@ def count(query: Query, tenant: str, limit: int | None) -> Fragment | None:
     )
 
 
+def selects(
+    resource: Resource, source: Source, conditions: Sequence[Condition], args: Arguments
+) -> list[tuple[str, str]]:
+    """`from` and `where` of the selects that together find the matches in one source, whose row is called `a`."""
+    branches = _branches(resource, conditions, "a", args, (source.prefix,))
+    return [(branch.tables, _and(branch.where)) for branch in branches]
+
+
 def _and(predicates: Sequence[str]) -> str:
     return "\n  and ".join(predicates)
 

@@ -68,8 +68,8 @@ class Guard:
         conditions: list[Condition] = []
         if limit.patient:
             kind, _, fhir_id = limit.patient.rpartition("/")
-            param = resource.param.get("patient")
-            if not isinstance(param, ReferenceParam):
+            param = resource.of_patient
+            if param is None:
                 return None
             conditions.append(Criterion(param, (ReferenceValue(kind or "Patient", fhir_id),)))
         try:
