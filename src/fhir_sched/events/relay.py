@@ -102,9 +102,11 @@ class Relay:
     async def _is_finished(self) -> bool:
         with suppress(psycopg.Error):
             async with await connect(self._conninfo) as connection:
+                # in this order: what leaves the outbox meanwhile is among the deliveries then
+                if await _tenants(connection):
+                    return False
                 names = {channel.name for channel in self._channels}
-                left = [name for _, name, _ in await _deliveries(connection) if name in names]
-                return not left and not await _tenants(connection)
+                return not any(name in names for _, name, _ in await _deliveries(connection))
         return False
 
     async def _kept(self, worker: Worker) -> None:

@@ -105,7 +105,8 @@ class Webhooks:
                 self._pool.stream("POST", url, headers=list(sent.items()), content=body) as answer,
             ):
                 await _skip(answer.aiter_stream())
-                return Reply(answer.status, _wait_s(dict(answer.headers).get(b"retry-after")))
+                headers_of = {name.lower(): value for name, value in answer.headers}
+                return Reply(answer.status, _wait_s(headers_of.get(b"retry-after")))
         except TimeoutError:
             raise PostError("no answer in time") from None
         except addresses.Forbidden:

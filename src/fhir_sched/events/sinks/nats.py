@@ -7,11 +7,12 @@ drops what it has already. A stream that takes the subjects is used as it is; wh
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from fhir_sched.events.cloudevent import CONTENT_TYPE
@@ -20,6 +21,7 @@ from fhir_sched.events.sinks.options import Options
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+    from nats.aio.msg import Msg
     from nats.js import JetStreamContext
 
 log = logging.getLogger("fhir_sched.events")
@@ -27,7 +29,7 @@ log = logging.getLogger("fhir_sched.events")
 _TIMEOUT_S: Final = 5.0
 _DUPLICATES_S: Final = 600.0
 _NO_TOKEN: Final = re.compile(r"[\s*>\x00-\x1f\x7f]+")
-_PREFIX: Final = re.compile(r"[\w-]+(\.[\w-]+)*")
+_PREFIX: Final = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 
 
 class NatsSink:
@@ -46,78 +48,52 @@ class NatsSink:
             raise ValueError("the subject prefix is letters, digits, - and _, with dots between")
         self._server = f"{parts.scheme}://{parts.netloc}"
         self._client: Client | None = None
-        self._stream: JetStreamContext | None = None
+        self._acks: _Acks | None = None
+        self._connecting = asyncio.Lock()
 
     async def open(self) -> None:
         """A broker that is down today is no error."""
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Failure | None]:
         """All at once over one connection, then the acknowledgements."""
-        from nats import errors  # noqa: PLC0415 - only who has such a sink needs the client
-        from nats.js import errors as stream_errors  # noqa: PLC0415
+        from nats.errors import Error  # noqa: PLC0415 - only who has such a sink needs the client
 
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                stream = await self._connected()
-                acknowledged = [await self._publish(stream, message) for message in messages]
-        except (TimeoutError, OSError, errors.Error, stream_errors.Error) as error:
+                async with self._connecting:
+                    client, acks = await self._connected()
+                results = await acks.gather(messages, client, self.subject)
+        except (TimeoutError, OSError, Error) as error:
             await self._drop()
             return [Unavailable(_said(error))] * len(messages)
-        results = await _all(acknowledged, _TIMEOUT_S)
-        if any(isinstance(result, TimeoutError | errors.Error) for result in results):
+        if any(isinstance(result, Unavailable) for result in results):
+            # what it takes is looked for again, or made, with the next connection
             await self._drop()
-        return [self._judged(result) for result in results]
-
-    async def _publish(self, stream: JetStreamContext, message: Message) -> asyncio.Future[Any]:
-        from nats import errors  # noqa: PLC0415
-
-        headers = {"Nats-Msg-Id": message.id, "content-type": CONTENT_TYPE}
-        try:
-            return await stream.publish_async(self.subject(message), message.body, headers=headers)
-        except errors.MaxPayloadError as error:
-            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
+        return results
 
     def subject(self, message: Message) -> str:
         """Where a message goes; words that a subject cannot have are replaced."""
         words = [_NO_TOKEN.sub("_", word) or "_" for word in message.type.split(".")]
         return ".".join([self._prefix, message.tenant, *words])
 
-    def _judged(self, result: object) -> Failure | None:
-        from nats import errors  # noqa: PLC0415
-        from nats.js import errors as stream_errors  # noqa: PLC0415
-
-        match result:
-            case errors.MaxPayloadError():
-                return Refused("larger than the broker takes")
-            case stream_errors.NoStreamResponseError():
-                # somebody removed the stream: it is looked for, or made, with the next connection
-                self._stream = None
-                return Unavailable("no stream takes the subject")
-            case BaseException():
-                return Unavailable(_said(result))
-        return None
-
-    async def _connected(self) -> JetStreamContext:
+    async def _connected(self) -> tuple[Client, _Acks]:
         import nats  # noqa: PLC0415
 
-        if self._client is None or not self._client.is_connected:
-            await self._drop()
-            self._client = await nats.connect(
-                self._server,
-                name="fhir-sched relay",
-                allow_reconnect=False,
-                connect_timeout=int(_TIMEOUT_S),
-                error_cb=_quiet,
-                max_reconnect_attempts=0,
-                pending_size=64 * 1024 * 1024,
-            )
-        if self._stream is None:
-            stream = self._client.jetstream(timeout=_TIMEOUT_S)
-            await self._find_stream(stream)
-            self._stream = stream
-        return self._stream
+        if self._client is not None and self._acks is not None and self._client.is_connected:
+            return self._client, self._acks
+        await self._drop()
+        client = self._client = await nats.connect(
+            self._server,
+            name="fhir-sched relay",
+            allow_reconnect=False,
+            connect_timeout=int(_TIMEOUT_S),
+            error_cb=_quiet,
+            pending_size=64 * 1024 * 1024,
+        )
+        await self._find_stream(client.jetstream(timeout=_TIMEOUT_S))
+        self._acks = _Acks(client.new_inbox())
+        await client.subscribe(f"{self._acks.inbox}.*", cb=self._acks.heard, pending_msgs_limit=100_000)
+        return client, self._acks
 
     async def _find_stream(self, stream: JetStreamContext) -> None:
         from nats.js import api  # noqa: PLC0415
@@ -137,7 +113,7 @@ class NatsSink:
             log.info("a stream was made", extra={"fields": {"sink": self.name, "stream": title}})
 
     async def _drop(self) -> None:
-        client, self._client, self._stream = self._client, None, None
+        client, self._client, self._acks = self._client, None, None
         if client is not None:
             with suppress(Exception):
                 async with asyncio.timeout(1):
@@ -148,18 +124,61 @@ class NatsSink:
         await self._drop()
 
 
-async def _all(futures: Sequence[asyncio.Future[Any]], within_s: float) -> list[object]:
-    """What became of each; TimeoutError for those that were not answered."""
-    if futures:
-        await asyncio.wait(futures, timeout=within_s)
-    results: list[object] = []
-    for future in futures:
-        if not future.done():
-            future.cancel()
-            results.append(TimeoutError())
+class _Acks:
+    """The acknowledgements of one connection: many messages on their way, each with a place to answer to."""
+
+    def __init__(self, inbox: str) -> None:
+        self.inbox = inbox
+        self._next = 0
+        self._open: dict[str, asyncio.Future[Failure | None]] = {}
+
+    async def gather(
+        self, messages: Sequence[Message], client: Client, subject: Callable[[Message], str]
+    ) -> list[Failure | None]:
+        """Publish the messages in their order; what the stream said to each."""
+        from nats.errors import MaxPayloadError  # noqa: PLC0415
+
+        loop = asyncio.get_running_loop()
+        places: list[str] = []
+        futures: list[asyncio.Future[Failure | None]] = []
+        try:
+            for message in messages:
+                self._next += 1
+                place = str(self._next)
+                places.append(place)
+                future = self._open[place] = loop.create_future()
+                futures.append(future)
+                headers = {"Nats-Msg-Id": message.id, "content-type": CONTENT_TYPE}
+                try:
+                    await client.publish(subject(message), message.body, f"{self.inbox}.{place}", headers)
+                except MaxPayloadError:
+                    future.set_result(Refused("larger than the broker takes"))
+            return [await future for future in futures]
+        finally:
+            for place in places:
+                self._open.pop(place, None)
+
+    async def heard(self, answer: Msg) -> None:
+        """One acknowledgement, or what stands in its place."""
+        future = self._open.get(answer.subject.rpartition(".")[2])
+        if future is None or future.done():
+            return
+        if answer.headers and answer.headers.get("Status") == "503":
+            future.set_result(Unavailable("no stream takes the subject"))
+        elif b'"error"' in answer.data:
+            future.set_result(_refusal(answer.data))
         else:
-            results.append(future.exception() or future.result())
-    return results
+            future.set_result(None)
+
+
+def _refusal(data: bytes) -> Failure | None:
+    """What an answer of JetStream says beside an acknowledgement: 4xx but 408 and 429 are about the message."""
+    error = json.loads(data).get("error")
+    if not error:
+        return None
+    code = int(error.get("code", 500))
+    problem = f"the stream: error {error.get('err_code', code)}"
+    return Refused(problem) if 400 <= code < 500 and code not in (408, 429) else Unavailable(problem)
 
 
 async def _quiet(error: Exception) -> None:
