@@ -36,7 +36,7 @@ _GRACE_S: Final = 3.0
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _STEADY_S: Final = 5.0
 _LOOK_S: Final = 1.0
-_FIGURES_S: Final = 5.0
+_FIGURES_S: Final = 2.0
 
 Worker = Callable[[Connection], Awaitable[None]]
 
