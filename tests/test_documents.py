@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -69,7 +70,11 @@ class Conversation:
         answer = self.clinic.http.request(method, path, content=body, headers=headers)
         status, _, expected = shown.partition("\n")
         assert f"{answer.status_code} {answer.reason_phrase}" == status, f"{asked}\n\n{answer.text}"
-        if expected.strip():
+        if answer.headers.get("content-type") == "application/fhir+ndjson":
+            lines = {each["id"]: each for each in map(json.loads, answer.text.splitlines())}
+            for mine in map(json.loads, expected.splitlines()):
+                self._compare(mine, lines[self._filled(mine["id"])], line)
+        elif expected.strip():
             self._compare(json.loads(expected), answer.json(), line)
 
     def _filled(self, text: str) -> str:
@@ -107,3 +112,17 @@ def test_the_conversation_about_rules_is_answered_as_it_is_shown(clinic: Clinic)
     assert len(blocks) > 2
     for block in blocks:
         conversation.exchange(block)
+
+
+def test_the_conversation_about_scheduling_is_answered_as_it_is_shown(database: Database, tmp_path: Path) -> None:
+    page = (DOCS / "scheduling.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tenant,) = json.loads(shown)
+    file = tmp_path / "publish.json"
+    file.write_text(shown)
+    with Server(database.app_url, publish_tenants=tenant, publish_file=str(file)) as publishing:
+        clinic = Clinic(publishing, database, UUID(tenant))
+        conversation = Conversation(clinic)
+        for block in _blocks("scheduling.md"):
+            conversation.exchange(block)
+        clinic.close()
