@@ -271,11 +271,11 @@ begin
         execute format('revoke all on function %s from public', ours);
         execute format('alter function %s owner to fhir_sched_trigger', ours);
     end loop;
+    -- For whoever asks what holds.
+    grant execute on function fhir_sched_default_rules(text), fhir_sched_next_statuses(text) to fhir_sched_app;
     if plain_owner then
         revoke create on schema public from fhir_sched_trigger;
         execute format('revoke fhir_sched_trigger from %I', current_user);
     end if;
 end
 $$;
--- `fhir-sched rules show` and the tests read them.
-grant execute on function fhir_sched_default_rules(text), fhir_sched_next_statuses(text) to fhir_sched_app;

@@ -27,6 +27,7 @@ from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
 from fhir_sched.http.sending import Receive, Send, Sending
+from fhir_sched.interactions.offering import Offering
 from fhir_sched.journal import Journal
 from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
@@ -68,6 +69,7 @@ class App:
         fanout = told.fanout if told else None
         self.delivery = told.delivery if told else None
         self.relay: Relay | None = events.build(settings, fanout=fanout, tally=tally) if settings.relay else None
+        self.offering = Offering(lanes, settings.offer_seconds)
         dropped = (lambda: sink.dropped) if sink else (lambda: 0)
         metrics = Metrics(self.gate, lanes.measured, dropped, keys, tally, self.journal)
         self.observer = Observer(metrics, sink)
@@ -83,6 +85,7 @@ class App:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         beside: list[asyncio.Task[None]] = []
+        offering: asyncio.Task[None] | None = None
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
@@ -92,6 +95,7 @@ class App:
                 # for the protocol, which refuses before a request has come so far as to be one
                 scope.get("state", {}).update(gate=self.gate, observer=self.observer, direct=self.direct)
                 beside.append(asyncio.create_task(self._measure()))
+                offering = asyncio.create_task(self.offering.run())
                 if self.relay is not None:
                     await self.relay.open()
                     beside.append(asyncio.create_task(self.relay.run()))
@@ -99,6 +103,8 @@ class App:
                     beside.append(asyncio.create_task(self.delivery.run()))
                 await send({"type": "lifespan.startup.complete"})
             else:
+                if offering is not None:
+                    offering.cancel()
                 await self._end(beside)
                 await self.routes.close()
                 if self.journal is not None:
