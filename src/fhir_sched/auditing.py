@@ -27,6 +27,7 @@ MAX_QUERY: Final = 8192
 """Characters of a query that are kept."""
 _READING: Final = frozenset({"GET", "HEAD"})
 _BY_METHOD: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_OPENING: Final = len(b'"reference":"')
 _BARE: Final = re.compile(rb'"reference"\s*:\s*"([^"\\]*Patient/[^"\\]+)"')
 _TOKEN: Final = re.compile(r"(?i)(access_token=)[^&]*")
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -85,8 +86,13 @@ def shown_patients(body: bytes) -> set[str]:
     >>> sorted(shown_patients(b'[{"reference":"Patient/1"},{"reference":"https://other/Patient/2"},{"display":"Patient/3"}]'))
     ['Patient/1', 'https://other/Patient/2']
     """
-    if b"Patient/" not in body:
+    first = body.find(b"Patient/")
+    if first < 0:
         return set()
+    # most resources name one patient
+    end = body.find(b'"', first)
+    if body[first - _OPENING : first] == b'"reference":"' and body.find(b"Patient/", end) < 0:
+        return {body[first:end].decode()}
     found = set()
     parts = body.split(b"Patient/")
     for before, behind in pairwise(parts):

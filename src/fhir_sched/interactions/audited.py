@@ -37,7 +37,7 @@ def tell(context: Context, call: Call, status: int, answer: Answer | None = None
         return
     context.trail.tell(
         call.method,
-        call.path,
+        [context.tenant, *call.path],
         urlencode(call.pairs).encode(),
         status,
         headers=_headers(answer),

@@ -1,0 +1,166 @@
+"""Notes of interactions -> one insert of their rows in `audit_events`. R4 6.4, IHE BALP.
+
+What a note means is worked out here, when it is written and not while its request waits. What many rows of a batch have
+alike (the interaction, who asked, from where) is sent once. Pure: no connection, no I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import quote
+
+from fhir_sched import auditing
+from fhir_sched.db.fragment import Fragment
+from fhir_sched.outcome import FhirError
+from fhir_sched.search.values import form
+
+if TYPE_CHECKING:
+    from fhir_sched.security.caller import Caller
+
+Note: TypeAlias = (
+    "tuple[str, int, str, Sequence[str], str, bytes, bytes, int, Sequence[tuple[bytes, bytes]], set[str], "
+    "Caller | None, bytes, str]"
+)
+"""Tenant, time (ns since 1970), method, path (the tenant first), what was posted to the base, query, further criteria,
+status, headers of the answer, patients, caller, request id, address."""
+
+NULL: Final = "NULL"
+_URL: Final = "!#$%&'()*+,/:;=?@[]~"
+_UUID_REFERENCE: Final = len("Patient/") + 36
+
+_INSERT: Final = """
+insert into audit_events (
+    tenant_id, id, recorded_at, server, interaction, action, type, status, client, subject, issuer, agent, address,
+    entity, entity_version, patient, query, request_id
+)
+select $1::uuid, ($2 || lpad(to_hex(e.n), 5, '0'))::uuid, to_timestamp(e.at::float8 / 1e9::float8), $3,
+       s.interaction, s.action, s.type, s.status, s.client, s.subject, s.issuer, s.agent, s.address,
+       e.entity, e.entity_version, e.patient, e.query, e.request_id
+from unnest(
+    $4::bigint[], $5::bigint[], $6::text[], $7::integer[], $8::text[], $9::text[], $10::text[]
+) with ordinality e (at, shape, entity, entity_version, patient, query, request_id, n)
+join unnest(
+    $11::text[], $12::text[], $13::text[], $14::integer[], $15::text[], $16::text[], $17::text[], $18::text[],
+    $19::text[]
+) with ordinality s (interaction, action, type, status, client, subject, issuer, agent, address, n) on s.n = e.shape
+on conflict (tenant_id, id) do nothing"""
+"""A batch that is sent again, because nobody knows what became of it, adds nothing."""
+
+
+class Batch:
+    """The rows of one tenant, as they gather; `number` is how many there are."""
+
+    def __init__(self, tenant: str, server: str) -> None:
+        self._tenant, self._server = tenant, server
+        self._rows: list[tuple[str, ...]] = []
+        self._shapes: dict[tuple[str, str, int, int, str], str] = {}
+        self._alike: list[tuple[str, ...]] = []
+        self._reads: dict[tuple[str, int, str], str] = {}
+
+    @property
+    def number(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
+    def add(self, note: Note) -> None:
+        """The rows of one note: one for each patient, one if there is none."""
+        _, at, method, segments, _, query, criteria, status, headers, shown, caller, request_id, address = note
+        # a read as most are, in one step; what it leaves is what the general way would
+        if len(segments) == 3 and status == 200 and method == "GET" and not query and not criteria:
+            kind, fhir_id = segments[1], segments[2]
+            shape = self._reads.get((kind, id(caller), address)) or self._reading(kind, caller, address)
+            if shape and fhir_id[:1] not in "_$":
+                entity, version, asked = f"{kind}/{fhir_id}", _version(headers), request_id.decode("ascii")
+                for text in shown or (None,):
+                    patient = NULL if text is None else self._patient(text)
+                    self._rows.append((str(at), shape, entity, version, patient, NULL, asked))
+                return
+        self._add_any(note)
+
+    def _reading(self, kind: str, caller: Caller | None, address: str) -> str:
+        """The shape of reads of a type, "" for what is no type."""
+        if auditing.named([kind])[0] == "":
+            return ""
+        shape = self._shape("read", kind, 200, caller, address)
+        self._reads[kind, id(caller), address] = shape
+        return shape
+
+    def _patient(self, text: str) -> str:
+        if len(text) == _UUID_REFERENCE and text.startswith("Patient/"):
+            return quoted(text)
+        return quoted(auditing.patient(text, self._tenant))
+
+    def _add_any(self, note: Note) -> None:
+        _, at, method, segments, bundle, query, criteria, status, headers, shown, caller, request_id, address = note
+        path = segments[1:]
+        sent = dict(headers)
+        kind, entity = auditing.named(path, sent.get(b"location", b"").decode("latin-1"))
+        code = auditing.interaction(method, path, bundle)
+        said = auditing.query_of(path, _text(query), _text(criteria)) if query or criteria else None
+        patients = {found for text in shown if (found := auditing.patient(text, self._tenant))}
+        if code.startswith("search") or criteria:
+            patients |= _sought(self._tenant, path, (query, criteria), caller)
+        shape = self._shape(code, kind, status, caller, address)
+        end = (quoted(said), request_id.decode("ascii") or NULL)
+        for patient in sorted(patients) or (None,):
+            self._rows.append((str(at), shape, entity or NULL, _version(headers), quoted(patient), *end))
+
+    def _shape(self, code: str, kind: str, status: int, caller: Caller | None, address: str) -> str:
+        """The place of what rows have alike."""
+        key = (code, kind, status, id(caller), address)
+        known = self._shapes.get(key)
+        if known is None:
+            agent = ("", "", "", "") if caller is None else (caller.client, caller.sub, caller.issuer, caller.user)
+            action = auditing.ACTIONS.get(code, "E")
+            self._alike.append((code, action, kind or NULL, str(status), *map(quoted, (*agent, address))))
+            known = self._shapes[key] = str(len(self._alike))
+        return known
+
+    def fragment(self) -> Fragment:
+        """The insert of all rows; their ids are UUIDs of version 7 (RFC 9562), which stand together in the index."""
+        noise = os.urandom(7).hex()
+        begin = f"{int(time.time() * 1000):012x}7{noise[:3]}8{noise[3:13]}"
+        arrays = [*zip(*self._rows, strict=True), *zip(*self._alike, strict=True)]
+        listed = (("{" + ",".join(column) + "}").encode() for column in arrays)
+        return Fragment(_INSERT, (self._tenant.encode(), begin.encode(), self._server.encode(), *listed))
+
+
+def _sought(tenant: str, path: Sequence[str], encoded: Sequence[bytes], caller: Caller | None) -> set[str]:
+    """The patients that were asked about, and the one to whom the caller is limited."""
+    try:
+        pairs = [pair for part in encoded for pair in form(_text(part))]
+    except FhirError:
+        pairs = []
+    asked = [*auditing.sought_patients(path, pairs), *([caller.patient] if caller is not None else [])]
+    return {found for text in asked if (found := auditing.patient(text, tenant))}
+
+
+def _version(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """The version that the ETag names; it can't be a version where it is no number."""
+    for name, value in headers:
+        if name == b"etag":
+            digits = value[3:-1]
+            return digits.decode("ascii") if digits.isdigit() and len(digits) < 10 else NULL
+    return NULL
+
+
+def _text(encoded: bytes) -> str:
+    """The query as a URL has it: what may not stand in one is percent-encoded."""
+    text = encoded.decode("latin-1")
+    return text if text.isascii() and text.isprintable() else quote(encoded, safe=_URL)
+
+
+def quoted(text: str | None) -> str:
+    """An element of PostgreSQL's array literal; NULL for nothing.
+
+    >>> quoted('a "b"'), quoted("")
+    ('"a \\\\\\\\"b\\\\\\\\""', 'NULL')
+    """
+    if not text:
+        return NULL
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
