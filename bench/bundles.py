@@ -57,7 +57,8 @@ def _transaction_script(first: int, clients: int) -> Script:
     schedule = slot // shape.SLOTS_EACH
     tenant = shape.key("t", shape.tenant_of(schedule))
     fragment = caught(_transaction(first, 0))
-    new_id = (fragment.args[-1] or b"").decode()
+    listed = fragment.text.partition("(tenant_id")[2].partition(")")[0].split(", ")
+    new_id = (fragment.args[listed.index("id")] or b"").decode()
     known = {**placed(slot), new_id: "gen_random_uuid()"}
     one = scripted("", fragment, tenant, known)
     statement = one.text.partition("\\startpipeline\n")[2].partition(";\n")[2].removesuffix("\\endpipeline\n")

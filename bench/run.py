@@ -15,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from bench import bundles, data, load, pgbench, scenarios, shape
+from bench.tokens import Tokens
 from fhir_sched.db.embedded import APP_ROLE
 
 if TYPE_CHECKING:
@@ -47,9 +49,9 @@ def main() -> int:
     with data.cluster(arguments.data_dir) as running:
         data.prepare(running, _say)
         url = running.url(APP_ROLE, data.DATABASE)
-        with _server(url) as (port, process):
-            bench = _Bench(url, port, process, arguments.seconds)
-            listed = _scenarios(port, url)
+        with _server(url, smart=arguments.smart) as (port, process, tokens):
+            bench = _Bench(url, port, process, arguments.seconds, tokens)
+            listed = _scenarios(port, url, tokens)
             chosen = [each for each in listed if not arguments.only or each.name in arguments.only]
             for scenario in chosen:
                 bench.warm_up(scenario)
@@ -69,6 +71,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5, help="of each measurement")
+    parser.add_argument(
+        "--smart", action="store_true", help="with tokens (AUTH=smart); the audit log is on in any case"
+    )
     parser.add_argument("--only", nargs="*", help="names of scenarios")
     parser.add_argument("--data-dir", type=Path, default=here / "bench-data")
     parser.add_argument("--output", type=Path, default=here / "bench-results.json")
@@ -80,24 +85,27 @@ def _say(text: str) -> None:
 
 
 @contextmanager
-def _server(url: str) -> Iterator[tuple[int, psutil.Process]]:
+def _server(url: str, *, smart: bool) -> Iterator[tuple[int, psutil.Process, Tokens | None]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = Path(sys.executable).parent / "fhir-sched"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SCHED_")}
+    keys = tempfile.TemporaryDirectory()
+    given = {"FHIR_SCHED_DATABASE_URL": url, "FHIR_SCHED_DATA_DIR": keys.name, "FHIR_SCHED_DEV_KEY": str(smart)}
     process = subprocess.Popen(
-        [command, "serve", "--auth", "open", "--port", str(port)],
-        env={**environment, "FHIR_SCHED_DATABASE_URL": url},
+        [command, "serve", "--auth", "smart" if smart else "open", "--port", str(port)],
+        env={**environment, **given},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a line for each request, which is written all the same
     )
     try:
         _wait(port, process)
-        yield port, psutil.Process(process.pid)
+        yield port, psutil.Process(process.pid), Tokens(Path(keys.name), port) if smart else None
     finally:
         process.terminate()
         process.wait(15)
+        keys.cleanup()
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -123,14 +131,14 @@ def _get(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def _scenarios(port: int, url: str) -> list[Scenario]:
+def _scenarios(port: int, url: str, tokens: Tokens | None) -> list[Scenario]:
     """All of them; the far page is found by following `next` links, as a client would."""
     public = f"http://127.0.0.1:{port}"
     path = scenarios.LONG_SEARCH
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     seen: set[str] = set()
     for number in range(1, PAGES + 1):
-        connection.request("GET", path)
+        connection.request("GET", path, headers=tokens.of(path) if tokens else {})
         bundle = json.loads(connection.getresponse().read())
         ids = [entry["resource"]["id"] for entry in bundle["entry"]]
         if len(ids) != 50 or not seen.isdisjoint(ids):
@@ -155,8 +163,8 @@ def _scenarios(port: int, url: str) -> list[Scenario]:
 class _Bench:
     """Runs scenarios and gathers figures: name of the scenario -> name of the figure -> one value a round."""
 
-    def __init__(self, url: str, port: int, process: psutil.Process, seconds: float) -> None:
-        self.url, self.port, self.process, self.seconds = url, port, process, seconds
+    def __init__(self, url: str, port: int, process: psutil.Process, seconds: float, tokens: Tokens | None) -> None:
+        self.url, self.port, self.process, self.seconds, self.tokens = url, port, process, seconds, tokens
         self.figures: Figures = defaultdict(lambda: defaultdict(list))
         self.generator_us: list[float] = []
         self.served = 0
@@ -200,6 +208,8 @@ class _Bench:
     def _over_http(self, scenario: Scenario, seconds: float) -> load.Load:
         count = int(_MOST_BOOKINGS * seconds) // scenario.consumes if scenario.consumes else 20_000
         requests = scenario.requests(self._turns(seconds) if scenario.consumes else 0, count)
+        if self.tokens is not None:
+            requests = [self.tokens.signed(request) for request in requests]
         if not scenario.consumes:
             requests *= int(seconds) + 1
         before = sum(self.process.cpu_times()[:2])
@@ -243,6 +253,7 @@ def _results(bench: _Bench) -> dict[str, Any]:
         "pgbench_clients": CLIENTS,
         "rounds": max((len(each["rps"]) for each in bench.figures.values()), default=0),
         "seconds": bench.seconds,
+        "tokens": bench.tokens is not None,
     }
     return results
 
