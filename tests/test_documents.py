@@ -106,6 +106,14 @@ def test_the_conversation_about_booking_is_answered_as_it_is_shown(clinic: Clini
         conversation.exchange(block)
 
 
+def test_the_conversation_about_availability_is_answered_as_it_is_shown(clinic: Clinic) -> None:
+    conversation = Conversation(clinic)
+    blocks = _blocks("availability.md")
+    assert len(blocks) > 5
+    for block in blocks:
+        conversation.exchange(block)
+
+
 def test_the_conversation_about_rules_is_answered_as_it_is_shown(clinic: Clinic) -> None:
     conversation = Conversation(clinic)
     blocks = _blocks("rules.md")
