@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bench import bundles, data, load, pgbench, scenarios, shape
+from bench import bundles, data, generation, load, pgbench, scenarios, shape
 from bench.tokens import Tokens
 from fhir_sched.db.embedded import APP_ROLE
 
@@ -38,6 +38,7 @@ PAGES = 2_000
 REQUESTS_FOR_MEMORY = 100_000
 # more bookings than one machine makes in a second: each run is given its own free slots
 _MOST_BOOKINGS = 15_000
+_GENERATION = "generation"
 
 Figures = dict[str, dict[str, list[float]]]
 
@@ -60,6 +61,8 @@ def main() -> int:
                 for scenario in chosen:
                     bench.round(scenario)
             results = _results(bench)
+            if not arguments.only or _GENERATION in arguments.only:
+                results[_GENERATION] = generation.measure(url)
         data.restore(running)
     _print(results)
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
@@ -267,6 +270,12 @@ def _print(results: dict[str, Any]) -> None:
     far = results.get("page_2000", {}).get("times_page_1")
     if far is not None:
         print(f"\npage 2,000 takes {far:.2f} times as long as page 1")
+    made = results.get(_GENERATION)
+    if made is not None:
+        print(
+            f"\nslots are generated at {made['slots_per_s']:,.0f} a second, {made['ratio']:.2f} of a plain insert of"
+            f" the same rows ({made['insert_slots_per_s']:,.0f})"
+        )
     worker = results["worker"]
     print(
         f"the worker holds {worker['rss_mb']} MB after {worker['requests']:,} requests; the load generator took"
