@@ -126,13 +126,12 @@ def test_a_collector_that_does_not_answer_holds_up_neither_a_request_nor_the_end
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        with ExitStack() as open_still:
-            # the server's end, which must not take as long as the collector's answer, is awaited there
-            with Server(database.app_url, log_level="error") as traced, traced.fhir(tenant) as http:
-                assert http.get("Slot").status_code == 200
-                silent.settimeout(30)
-                open_still.enter_context(silent.accept()[0])  # the spans are on their way
-                assert http.get("Slot").status_code == 200
+        # the server's end, which must not take as long as the collector's answer, is awaited within the stack
+        with ExitStack() as stack, Server(database.app_url, log_level="error") as traced, traced.fhir(tenant) as http:
+            assert http.get("Slot").status_code == 200
+            silent.settimeout(30)
+            stack.enter_context(silent.accept()[0])  # the spans are on their way
+            assert http.get("Slot").status_code == 200
 
 
 def test_without_the_variables_nothing_of_opentelemetry_is_there() -> None:
