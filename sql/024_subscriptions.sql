@@ -115,15 +115,19 @@ begin
             new.due_at := clock_timestamp();
         end if;
     else
-        -- what it missed while it was off or in error is had by $events
+        -- what it missed in error is had by $events; while it is off nothing is counted
         if tg_op = 'UPDATE' and old.status in ('off', 'error') then
             new.delivered := old.events;
+        end if;
+        if tg_op = 'UPDATE' and old.status = 'off' then
+            new.since := pg_current_snapshot();
         end if;
         new.status := 'requested';
         new.error := null;
         new.failures := 0;
         new.claim := null;
         new.due_at := clock_timestamp();
+        perform pg_notify('fhir_sched_subscriptions', '');
     end if;
     -- counting and sending make no version
     if tg_op = 'UPDATE' and (not delivering or (new.status, new.error) is distinct from (old.status, old.error)) then

@@ -176,3 +176,9 @@ def becomes(clinic: Clinic, resource: Resource, status: str) -> Resource:
         assert time.monotonic() < end, found
         time.sleep(0.02)
     return found
+
+
+def following(clinic: Clinic, subscriber: Subscriber, topic: str, *filters: str, content: str = "id-only") -> Resource:
+    """An active Subscription."""
+    made = clinic.create(subscriber.subscription(topic, *filters, content=content))
+    return becomes(clinic, made, "active")

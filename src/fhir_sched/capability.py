@@ -213,6 +213,6 @@ def _conformance(kind: str) -> dict[str, Any]:
                 "type": param.type,
                 "documentation": param.doc,
             }
-            for param in profiles.PARAMS
+            for param in profiles.params(kind)
         ],
     }

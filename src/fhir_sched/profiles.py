@@ -15,8 +15,10 @@ from fhir_sched.extensions import KEPT_PARTS, RULE_PARTS, Availability, Extensio
 from fhir_sched.operation import CANONICAL_BASE, Operation, Parameter
 from fhir_sched.resources import RESOURCES
 from fhir_sched.resources.operations import OPERATIONS
+from fhir_sched.resources.topics import TOPICS, Topic
 
 INTERACTIONS: Final = ("read", "search-type")
+_R5_TOPIC: Final = "http://hl7.org/fhir/5.0/StructureDefinition/extension-SubscriptionTopic"
 PARAMS: Final[tuple[Param, ...]] = (
     TokenParam(
         "_id",
@@ -27,6 +29,11 @@ PARAMS: Final[tuple[Param, ...]] = (
     UriParam("url", "StructureDefinition.url | OperationDefinition.url", "The uri that identifies the definition"),
 )
 """The search parameters of these types; each finds the exact value."""
+
+
+def params(kind: str) -> tuple[Param, ...]:
+    """The search parameters of one of these types: a Basic has no URL to search for."""
+    return tuple(param for param in PARAMS if kind != "Basic" or param.name != "url")
 
 
 @cache
@@ -43,6 +50,7 @@ def definitions() -> dict[str, dict[str, dict[str, Any]]]:
             if param.definition.startswith(CANONICAL_BASE)
         },
         "OperationDefinition": {each.id: _operation(each) for each in OPERATIONS},
+        "Basic": {topic.name: _topic(topic) for topic in TOPICS.values()},
     }
 
 
@@ -148,6 +156,28 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "type": "type" in operation.levels,
         "instance": "instance" in operation.levels,
         **_parameters(operation),
+    }
+
+
+def _topic(topic: Topic) -> dict[str, Any]:
+    """A topic of Subscriptions as R4 can hold one: a Basic with the elements of R5's type as extensions."""
+    trigger = [
+        {"url": "description", "valueMarkdown": topic.doc},
+        {"url": "resource", "valueUri": f"http://hl7.org/fhir/StructureDefinition/{topic.resource}"},
+        *({"url": "supportedInteraction", "valueCode": code} for code in topic.interactions),
+    ]
+    return {
+        "resourceType": "Basic",
+        "id": topic.name,
+        "extension": [
+            {"url": f"{_R5_TOPIC}.url", "valueUri": topic.url},
+            {"url": f"{_R5_TOPIC}.version", "valueString": __version__},
+            {"url": f"{_R5_TOPIC}.title", "valueString": topic.title},
+            {"url": f"{_R5_TOPIC}.status", "valueCode": "active"},
+            {"url": f"{_R5_TOPIC}.description", "valueMarkdown": topic.doc},
+            {"url": f"{_R5_TOPIC}.resourceTrigger", "extension": trigger},
+        ],
+        "code": {"coding": [{"system": "http://hl7.org/fhir/fhir-types", "code": "SubscriptionTopic"}]},
     }
 
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from clinic import EXTENSION, Clinic, as_resource, name, row_id
-from subscriber import Resource, Subscriber, becomes
-
-
-def following(clinic: Clinic, subscriber: Subscriber, topic: str, *filters: str, content: str = "id-only") -> Resource:
-    """An active Subscription."""
-    made = clinic.create(subscriber.subscription(topic, *filters, content=content))
-    return becomes(clinic, made, "active")
+from subscriber import Subscriber, following
 
 
 def test_a_booking_and_its_end_by_api_and_by_sql_are_heard_in_order(clinic: Clinic, subscriber: Subscriber) -> None:

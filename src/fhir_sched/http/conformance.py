@@ -51,7 +51,7 @@ def _read(kind: str, fhir_id: str, request: Request) -> Response:
 
 def _search(kind: str, base: str, request: Request, *, strict: bool) -> Response:
     """A searchset of the definitions of that type; unknown parameters by handling, as everywhere."""
-    known = {param.name for param in profiles.PARAMS}
+    known = {param.name for param in profiles.params(kind)}
     given = [(name, value) for name, value in request.parameters if name not in _OTHERS]
     used = [(name, value) for name, value in given if name in known]
     ignored = [

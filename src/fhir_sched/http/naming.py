@@ -14,7 +14,7 @@ from fhir_sched.search.several import COMPARTMENTS
 UNKNOWN: Final = "{unknown}"
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DEFINITIONS: Final = frozenset(
-    {"StructureDefinition", "SearchParameter", "OperationDefinition", "ValueSet", "CodeSystem", "AuditEvent"}
+    {"StructureDefinition", "SearchParameter", "OperationDefinition", "ValueSet", "CodeSystem", "AuditEvent", "Basic"}
 )
 _OPERATIONS: Final = frozenset({"$validate", *(operation.word for operation in OPERATIONS)})
 _SYSTEM: Final = frozenset({"", "metadata", "_search", "_history"})

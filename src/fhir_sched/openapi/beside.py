@@ -87,7 +87,7 @@ def of_definitions() -> Iterator[Placed]:
                 f"Every {kind} that the product defines",
                 "System",
                 {"200": answers.bundle("All that match"), **answers.refusals(answers.READING)},
-                [*parameters.of_definitions(profiles.PARAMS), shared("handling")],
+                [*parameters.of_definitions(profiles.params(kind)), shared("handling")],
             ),
         )
         yield (

@@ -36,6 +36,7 @@ _AT_ONCE: Final = 32
 _LOOK_S: Final = 1.0
 _GRACE_S: Final = 3.0
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_CHANNEL: Final = "fhir_sched_subscriptions"
 _DUE: Final = "select tenant_id::text, due_at, claimed from fhir_sched_tenants_with_notifications()"
 
 
@@ -66,9 +67,14 @@ class Delivery:
         failures = 0
         while not self._stopping:
             try:
-                async with await connect(self._conninfo) as connection:
+                async with await connect(self._conninfo) as connection, await connect(self._conninfo) as ear:
                     failures = 0
-                    await self._work(connection)
+                    listening = asyncio.create_task(self._listen(ear))
+                    try:
+                        await self._work(connection)
+                    finally:
+                        listening.cancel()
+                        await asyncio.gather(listening, return_exceptions=True)
             except psycopg.Error as error:
                 log.warning("deliveries have no database", extra={"fields": {"problem": type(error).__name__}})
             except Exception:
@@ -76,6 +82,12 @@ class Delivery:
             if not self._stopping:
                 await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
                 failures += 1
+
+    async def _listen(self, ear: Connection) -> None:
+        """Hear of subscriptions that were asked for; looking every second is the safety net."""
+        await ear.execute(f"listen {_CHANNEL}".encode())
+        async for _ in ear.notifies():
+            self._woken.set()
 
     async def _work(self, connection: Connection) -> None:
         # Held as long as the session lives: whoever can take it knows that this sender is gone.
