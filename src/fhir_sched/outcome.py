@@ -33,6 +33,7 @@ class Kind(Enum):
     NOT_ACCEPTABLE = (406, "not-supported")
     SLOW = (408, "timeout")
     CONFLICT = (409, "conflict")
+    NO_LONGER = (409, "not-found")
     GONE = (410, "deleted")
     PRECONDITION = (412, "conflict")
     MULTIPLE_MATCHES = (412, "multiple-matches")

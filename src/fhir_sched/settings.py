@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(LogLevel.INFO, description="debug, info (a line for each request), warning or error")
     hold_seconds: int = Field(300, ge=1, le=86_400, description="how long $hold keeps a slot")
     offer_seconds: int = Field(900, ge=1, le=604_800, description="how long a slot stays offered to one who waits")
+    holds_per_patient: int = Field(3, ge=1, le=1000, description="how many holds a patient may have at once")
     publish_tenants: Annotated[tuple[UUID, ...], NoDecode] = Field(
         (), description="tenants whose slots $bulk-publish shows to everyone, separated by commas"
     )

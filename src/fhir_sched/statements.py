@@ -11,6 +11,7 @@ from fhir_sched.definition import Source
 from fhir_sched.element import Columns
 
 _READS: dict[str, str] = {}
+_EXPIRY = "clock_timestamp() + ${}::interval"
 
 
 def read(source: Source, row_id: str, tenant: str) -> Fragment:
@@ -38,13 +39,22 @@ def last_version(source: Source, row_id: str, tenant: str) -> Fragment:
     return Fragment(text, (tenant.encode(), source.table.encode(), row_id.encode()))
 
 
-def insert(source: Source, columns: Columns, tenant: str, row_id: str | None = None) -> Fragment:
-    """The new row, returned as `source.columns`; `row_id` only to bring a deleted one back."""
+def insert(
+    source: Source, columns: Columns, tenant: str, row_id: str | None = None, hold_seconds: int | None = None
+) -> Fragment:
+    """The new row, returned as `source.columns`; `row_id` only to bring a deleted one back.
+
+    With `hold_seconds` it is held from now on, by the database's clock.
+    """
     given: Columns = {"tenant_id": tenant.encode(), **columns}
     if row_id is not None:
         given["id"] = row_id.encode()
     names = ", ".join(given)
     places = ", ".join(f"${index}" for index in range(1, len(given) + 1))
+    if hold_seconds is not None:
+        names += ", hold_expires_at"
+        places += f", {_EXPIRY.format(len(given) + 1)}"
+        given["hold_expires_at"] = f"{hold_seconds} seconds".encode()
     text = f"insert into {source.table} as a ({names})\nvalues ({places})\nreturning {', '.join(source.select_list)}"
     return Fragment(text, tuple(given.values()))
 
@@ -63,6 +73,16 @@ def update(source: Source, row_id: str, columns: Columns, tenant: str, versions:
         f"returning {', '.join(source.select_list)}"
     )
     return Fragment(text, tuple(args))
+
+
+def prolong(source: Source, row_id: str, tenant: str, hold_seconds: int) -> Fragment:
+    """The pending row, held for so long from now on and never shorter than before; empty when there is none."""
+    text = (
+        f"update {source.table} a\nset hold_expires_at = greatest(a.hold_expires_at, {_EXPIRY.format(3)})\n"
+        f"where a.tenant_id = $1::uuid\n  and a.id = $2::uuid\n  and a.status = 'pending'\n"
+        f"returning {', '.join(source.select_list)}"
+    )
+    return Fragment(text, (tenant.encode(), row_id.encode(), f"{hold_seconds} seconds".encode()))
 
 
 def delete(source: Source, row_id: str, tenant: str, versions: tuple[str, ...] | None) -> Fragment:

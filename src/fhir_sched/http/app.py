@@ -27,6 +27,7 @@ from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
 from fhir_sched.http.sending import Receive, Send, Sending
+from fhir_sched.interactions.lapsing import keep_lapsing
 from fhir_sched.interactions.offering import Offering
 from fhir_sched.journal import Journal
 from fhir_sched.logs import Sink
@@ -124,9 +125,10 @@ class App:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _measure(self) -> None:
-        """Look up for the metrics what no request tells of."""
+        """Look up for the metrics what no request tells of, and let holds lapse whose time is over."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sample())
+            tasks.create_task(keep_lapsing(self.lanes))
             if self.relay is None:
                 tasks.create_task(backlog.watch(self.lanes, self._tally))
 

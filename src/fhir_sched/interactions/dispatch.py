@@ -116,7 +116,7 @@ def _of_hosted(context: Context, call: Call, resource: Resource, rest: list[str]
             return {"history-type": lambda: history(context, [resource], call.pairs)}
         case [validation.OPERATION]:
             return {"validate": lambda: _validate(context, call, resource, call.body())}
-        case [fhir_id]:
+        case [fhir_id] if not fhir_id.startswith("$"):
             return _of_instance(context, call, resource, fhir_id)
         case [fhir_id, "_history"]:
             return {"history-instance": lambda: history(context, [resource], call.pairs, fhir_id)}

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fhir_sched.interactions.book import book
 from fhir_sched.interactions.book_series import book_series
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.generate_slots import generate_slots
 from fhir_sched.interactions.given import given
+from fhir_sched.interactions.hold import hold
 from fhir_sched.interactions.invocation import Action, Invocation
 from fhir_sched.interactions.subscription_status import events, status
 from fhir_sched.operation import Operation
@@ -21,6 +23,8 @@ from fhir_sched.security.decision import decide
 from fhir_sched.security.guard import refused
 
 ACTIONS: Mapping[str, Action] = {
+    "appointment-hold": hold,
+    "appointment-book": book,
     "appointment-book-series": book_series,
     "schedule-generate-slots": generate_slots,
     "subscription-events": events,

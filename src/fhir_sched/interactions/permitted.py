@@ -36,14 +36,20 @@ Step = Callable[[Context], Awaitable[Answer]]
 _DOUBLE_BOOKING = EXTENSION_BASE + "allow-double-booking"
 
 
-async def create(context: Context, resource: Resource, document: dict[str, Any], row_id: str | None = None) -> Answer:
+async def create(
+    context: Context,
+    resource: Resource,
+    document: dict[str, Any],
+    row_id: str | None = None,
+    hold_seconds: int | None = None,
+) -> Answer:
     """See `interactions.create`. Raises 403 beyond the scopes."""
     limits = context.guard.limits(resource, "c")
     if not limits:
-        return await creation.create(context, resource, document, row_id)
+        return await creation.create(context, resource, document, row_id, hold_seconds)
     _refuse_others(context, resource, document, "c")
     return await _afterwards(
-        context, resource, limits, "c", lambda inside: creation.create(inside, resource, document, row_id)
+        context, resource, limits, "c", lambda inside: creation.create(inside, resource, document, row_id, hold_seconds)
     )
 
 

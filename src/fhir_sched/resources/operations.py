@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhir_sched.operation import Level, Operation, Parameter
+from fhir_sched.resources.ihe import BOOK, HOLD
 from fhir_sched.resources.subscription_operations import EVENTS, STATUS
 
 BULK_PUBLISH = Operation(
@@ -68,7 +69,15 @@ GENERATE_SLOTS = Operation(
     needs=(("Slot", "c"),),
 )
 
-OPERATIONS: tuple[Operation, ...] = (BOOK_SERIES, BULK_PUBLISH, GENERATE_SLOTS, EVENTS, STATUS)
+OPERATIONS: tuple[Operation, ...] = (
+    HOLD,
+    BOOK,
+    BOOK_SERIES,
+    BULK_PUBLISH,
+    GENERATE_SLOTS,
+    EVENTS,
+    STATUS,
+)
 
 
 def at(path: Sequence[str]) -> tuple[Operation, str] | None:
