@@ -147,10 +147,10 @@ _CASTS: Final = {"status": "integer"}
 
 @dataclass(slots=True)
 class Trail:
-    """Who makes the changes of one request, for their events; `written`: the last change has left its own.
+    """Who makes the changes of one request, for their events.
 
-    `server` is the machine's name, `address` the client's; `tell` takes the events that no statement carries, as
-    `Journal.note` does.
+    `written`: the last change has left its own; `operated`: the whole operation has. `server` is the machine's name,
+    `address` the client's; `tell` takes the events that no statement carries, as `Journal.note` does.
     """
 
     caller: Caller
@@ -159,10 +159,11 @@ class Trail:
     request_id: str
     tell: Callable[..., None]
     written: bool = False
+    operated: bool = False
 
     def entry(self) -> Trail:
         """The trail of one entry of a Bundle, which has events of its own."""
-        return replace(self, written=False)
+        return replace(self, written=False, operated=False)
 
     def attached(self, fragment: Fragment, kind: str, source: Source, code: str, status: int) -> Fragment:
         """The statement of a change that also records its event, once for each patient of the row; the same rows.
@@ -171,34 +172,47 @@ class Trail:
         nothing there is no event.
         """
         self.written = True
+        patient, joined = "null::text", ""
+        if "patient_id" in source.columns:
+            patient, joined = "p.patient", f"\n  left join lateral (\n    {_PATIENTS}\n  ) p on true"
+        entity = f"'{kind}/{source.prefix}-' || w.id, w.version, {patient}"
+        return self._recorded(fragment, kind, entity, joined, code, status)
+
+    def operation(self, fragment: Fragment, kind: str, fhir_id: str) -> Fragment:
+        """The statement that is all of an operation on one resource, with its event; none where it returns no row."""
+        self.operated = True
+        args = (*fragment.args, f"{kind}/{fhir_id}".encode())
+        entity = f"${len(args)}::text, null, null"
+        return self._recorded(Fragment(fragment.text, args, fragment.steady), kind, entity, "", "operation", 200)
+
+    def _recorded(self, fragment: Fragment, kind: str, entity: str, joined: str, code: str, status: int) -> Fragment:
         caller = self.caller
         values: tuple[str | None, ...] = (
-            code, ACTIONS[code], str(status), caller.client, caller.sub, caller.issuer, caller.user, self.address,
-            self.server, self.request_id,
+            code, ACTIONS.get(code, "E"), str(status), caller.client, caller.sub, caller.issuer, caller.user,
+            self.address, self.server, self.request_id,
         )  # fmt: skip
         first = len(fragment.args) + 1
-        text = _ATTACHED.get((fragment.text, first))
+        text = _TEXTS.get((fragment.text, entity))
         if text is None:
-            if len(_ATTACHED) > _MOST_TEXTS:
-                _ATTACHED.clear()
-            text = _ATTACHED[fragment.text, first] = _attached(fragment.text, first, kind, source)
-        return Fragment(text, (*fragment.args, *(value.encode() if value else None for value in values)))
+            if len(_TEXTS) > _MOST_TEXTS:
+                _TEXTS.clear()
+            text = _TEXTS[fragment.text, entity] = _with_event(fragment.text, first, kind, entity, joined)
+        given = (value.encode() if value else None for value in values)
+        return Fragment(text, (*fragment.args, *given), fragment.steady)
 
 
-_ATTACHED: dict[tuple[str, int], str] = {}
+_TEXTS: dict[tuple[str, str], str] = {}
 _MOST_TEXTS: Final = 1000
 
 
-def _attached(text: str, first: int, kind: str, source: Source) -> str:
+def _with_event(text: str, first: int, kind: str, entity: str, joined: str) -> str:
+    """The statement with the insert of its event; the event's own arguments begin at `first`."""
     places = ", ".join(f"${first + index}::{_CASTS.get(name, 'text')}" for index, name in enumerate(_COLUMNS))
-    patients, joined = "null::text", ""
-    if "patient_id" in source.columns:
-        patients = "p.patient"
-        joined = f"\n  left join lateral (\n    {_PATIENTS}\n  ) p on true"
     columns = f"tenant_id, type, entity, entity_version, patient, {', '.join(_COLUMNS)}"
-    values = f"$1::uuid, '{kind}', '{kind}/{source.prefix}-' || w.id, w.version, {patients}, {places}"
-    event = f"  insert into audit_events ({columns})\n  select {values}\n  from written w{joined}"  # noqa: S608 - ours
-    return f"with written as (\n{text}\n),\naudited as (\n{event}\n)\nselect *\nfrom written"
+    event = f"insert into audit_events ({columns})\n  select $1::uuid, '{kind}', {entity}, {places}"
+    return (
+        f"with written as (\n{text}\n),\naudited as (\n  {event}\n  from written w{joined}\n)\nselect *\nfrom written"
+    )
 
 
 # A patient column that no kept element explains holds the patient's own id.

@@ -30,7 +30,7 @@ from fhir_sched.definition import (
 )
 from fhir_sched.definition import Resource as Declared
 from fhir_sched.http.app import App, create_app
-from fhir_sched.resources import RESOURCES
+from fhir_sched.resources import RESOURCES, SERVED
 from fhir_sched.search import sql
 from fhir_sched.search.parse import Parser
 from fhir_sched.settings import load
@@ -39,7 +39,7 @@ TENANTS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
 TENANT = TENANTS[0]
 BASE = f"http://x/fhir/{TENANT}"
 SCHEDULES, SLOTS, APPOINTMENTS = 300, 600, 60_000  # slots of each schedule
-BIG = {"slots", "appointments", "search_tokens", "history"}
+BIG = {"slots", "appointments", "search_tokens", "history", "audit_events"}
 SLACK = 1000
 """Rows that a filter may throw away for nothing: about one in a hundred of a tenant's slots."""
 
@@ -91,6 +91,14 @@ insert into search_tokens (tenant_id, parameter, system, value, id, kind)
 select tenant_id, %s, %s, %s || ('x' || substr(md5(id::text), 3, 4))::bit(16)::int %% %s, id, %s
 from {} where md5(id::text) < '0d'
 """
+_AUDITED = """
+insert into audit_events
+    (tenant_id, recorded_at, interaction, action, status, type, entity, patient, client, subject, agent)
+select (%s::uuid[])[1 + n %% 2], timestamptz '2026-01-01' + n * interval '1 minute', 'read', 'R',
+       case when n %% 100 = 0 then 404 else 200 end, 'Appointment', 'Appointment/apt-' || md5('e' || n %% 5000)::uuid,
+       'Patient/p' || n %% 5000, 'client-' || n %% 20, 'sub-' || n %% 500, 'Practitioner/' || n %% 500
+from generate_series(1, 60000) n
+"""
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +131,7 @@ def large(cluster: Cluster) -> Iterator[Database]:
                 for param in resource.params:
                     for table, kind, parameter, system, prefix, many in _entries(resource, param):
                         connection.execute(_TOKENS.format(table).encode(), [parameter, system, prefix, many, kind])
+            connection.execute(_AUDITED.encode(), [TENANTS])
             connection.execute("vacuum analyze")
         yield database
 
@@ -214,6 +223,18 @@ TOGETHER = [
     "Appointment?",
     "Schedule?actor=Practitioner/{md5 d3}",
     "Schedule?service-type=57&active=true",
+    "AuditEvent?",
+    "AuditEvent?date=ge2026-01-20",
+    "AuditEvent?date=2026-01-20&_sort=date",
+    "AuditEvent?_sort=-_lastUpdated",
+    "AuditEvent?patient=Patient/p7",
+    "AuditEvent?patient=p7&date=ge2026-01-20",
+    "AuditEvent?entity=Appointment/apt-{md5 e7}",
+    "AuditEvent?entity=Patient/p7",
+    "AuditEvent?agent=Practitioner/7",
+    "AuditEvent?agent:identifier=client-7",
+    "AuditEvent?agent:identifier=sub-7&date=lt2026-01-20",
+    "AuditEvent?outcome=4",
 ]
 
 
@@ -248,7 +269,7 @@ class Planner:
         """The statement of a search and its plan as it ran."""
         type_, _, query = self.filled(url).partition("?")
         pairs = [(key, value) for key, _, value in (part.partition("=") for part in query.split("&") if part)]
-        found = Parser(RESOURCES, BASE, TENANT).query(RESOURCES[type_], pairs, strict=True)
+        found = Parser(RESOURCES, BASE, TENANT).query(SERVED[type_], pairs, strict=True)
         fragment = sql.search(found, TENANT).fragment
         assert fragment is not None, url
         values = ["null" if arg is None else f"'{arg.decode().replace(chr(39), chr(39) * 2)}'" for arg in fragment.args]

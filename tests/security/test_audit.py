@@ -103,6 +103,17 @@ def _patched(client: httpx.Client, path: str) -> httpx.Response:
     return client.patch(path, json=[{"op": "remove", "path": "/description"}], headers=headers)
 
 
+def _weekly() -> Resource:
+    """The rule of an hour on Mondays."""
+    parts = [
+        {"url": "daysOfWeek", "valueCode": "mon"},
+        {"url": "startTime", "valueTime": "09:00:00"},
+        {"url": "endTime", "valueTime": "10:00:00"},
+        {"url": "slotMinutes", "valuePositiveInt": 20},
+    ]
+    return {"url": EXTENSION + "schedule-availability", "extension": parts}
+
+
 def _identifiers(event: Resource) -> list[str]:
     return [entity["what"].get("identifier", {}).get("value", "") for entity in event["entity"] if "what" in entity]
 
@@ -256,6 +267,21 @@ def test_a_repeat_under_an_idempotency_key_leaves_an_event_without_a_change(audi
         (event,) = audited.events(answer)
         assert _said(event) == ("create", "C", "0")
         assert name(as_resource(first)) in _references(event)
+
+
+def test_an_operation_leaves_an_event_of_its_own(audited: Audited) -> None:
+    made = audited.clinic.create(schedule(extension=[_weekly()]))
+    days = {"resourceType": "Parameters", "parameter": [
+        {"name": "start", "valueDate": "2036-06-02"}, {"name": "end", "valueDate": "2036-06-08"},
+    ]}  # fmt: skip
+    generated = audited.staff.post(f"{name(made)}/$generate-slots", json=days)
+    assert generated.status_code == 200, generated.text
+    (event,) = audited.events(generated)
+    assert _said(event) == ("operation", "E", "0")
+    assert name(made) in _references(event)
+    refused = audited.staff.post(f"Schedule/sch-{uuid4()}/$generate-slots", json=days)
+    (event,) = audited.events(refused)
+    assert _said(event) == ("operation", "E", "404 Not Found")
 
 
 def test_no_change_without_its_event(audited: Audited, database: Database) -> None:

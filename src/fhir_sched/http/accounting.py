@@ -48,8 +48,11 @@ def _names_nobody(segments: list[str]) -> bool:
 
 def _is_told(request: Request, response: Response, path: list[str]) -> bool:
     """Whether the change that was asked for has been made, and has left its event."""
-    if request.trail is None or not request.trail.written or response.status >= HTTPStatus.BAD_REQUEST:
+    trail = request.trail
+    if trail is None or response.status >= HTTPStatus.BAD_REQUEST:
         return False
+    if trail.operated or not trail.written:
+        return trail.operated
     return bool(path) and auditing.interaction(request.method, path) in auditing.CHANGES
 
 

@@ -26,7 +26,7 @@ async def audited(context: Context, call: Call, work: Callable[[Context], Awaita
     except FhirError as error:
         tell(context, call, error.status)
         raise
-    if inside.trail is not None and not inside.trail.written:
+    if inside.trail is not None and not (inside.trail.written or inside.trail.operated):
         tell(context, call, answer.status, answer)
     return answer
 

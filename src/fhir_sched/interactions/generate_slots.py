@@ -39,7 +39,10 @@ async def generate_slots(context: Context, invocation: Invocation) -> Answer:
     source, row_id = located(schedule, invocation.fhir_id)
     first, last = _days(invocation.given.one("start"), invocation.given.one("end"))
     texts = (context.tenant, row_id, first.isoformat(), last.isoformat(), str(MOST_SLOTS))
-    (rows,) = await context.work.write(Fragment(_GENERATE, tuple(text.encode() for text in texts)))
+    work = Fragment(_GENERATE, tuple(text.encode() for text in texts))
+    if context.trail is not None:
+        work = context.trail.operation(work, "Schedule", invocation.fhir_id)
+    (rows,) = await context.work.write(work)
     row = rows.first()
     if row is None:
         raise await missing(context, schedule, source, invocation.fhir_id, row_id)

@@ -49,7 +49,7 @@ async def transaction(context: Context, listed: list[dict[str, Any]], manner: en
                 answer = await perform(own, prepared[index])
             except FhirError as error:
                 raise _at(index, error) from error
-            if own.trail is not None and not own.trail.written:
+            if own.trail is not None and not (own.trail.written or own.trail.operated):
                 told.append((prepared[index], answer))
             answers[index] = entries.answered(answer, with_body=manner.with_body or prepared[index].method == "GET")
         return Answer(200, entries.response_bundle("transaction", [answers[index] for index in range(len(prepared))]))
