@@ -11,7 +11,7 @@ from clinic import Clinic, later, name, slot
 from db import Database
 from server import Server
 
-START = "2026-06-02T08:00:00Z"
+START = "2036-06-02T08:00:00Z"
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ assert.ok(token.expires_in <= 300);
 passed("token");
 
 const plan = "urn:uuid:0b5a2f0e-7f0e-4a43-9d8e-6f0c3f6f3a01";
-const times = { start: "2026-07-01T08:00:00Z", end: "2026-07-01T08:15:00Z" };
+const times = { start: "2036-07-01T08:00:00Z", end: "2036-07-01T08:15:00Z" };
 const calendar = [
   { fullUrl: plan, resource: { resourceType: "Schedule", actor: [{ reference: "Practitioner/7" }] } },
   { resource: { resourceType: "Slot", schedule: { reference: plan }, status: "free", ...times } },
