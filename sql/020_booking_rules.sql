@@ -147,63 +147,21 @@ begin
 end
 $$;
 
--- Asked before the row is written, when its schedule is known. Whoever has no rule pays for a look into an empty index.
-create function fhir_sched_check_rules() returns trigger
-language plpgsql security definer
+-- For a caller who has rules: whether this change may be made. Null for what is not there before or after.
+create function fhir_sched_apply_rules(asker text, had appointments, has appointments) returns void
+language plpgsql
 set search_path = pg_catalog, public, pg_temp
 set enable_seqscan = off
 as $$
 declare
-    asker constant text := coalesce(current_setting('app.caller', true), '');
-    kept appointments;
-    was text;
-    becomes text;
-    allowed text[];
-    rules jsonb;
+    tenant constant uuid := coalesce(has.tenant_id, had.tenant_id);
+    occupied constant boolean := coalesce(had.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow'), false);
+    occupies constant boolean := coalesce(has.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow'), false);
+    rules constant jsonb := fhir_sched_rules(tenant, asker, coalesce(has.schedule_id, had.schedule_id));
+    reason text := fhir_sched_override_reason(has.fhir);
     broken text[];
-    occupied boolean := false;
-    occupies boolean := false;
-    reason text;
 begin
-    kept := case when tg_op = 'DELETE' then old else new end;
-    -- What a trigger changes is not what the caller asked for.
-    if asker = '' or pg_trigger_depth() > 1 then
-        return kept;
-    end if;
-    if tg_op = 'UPDATE' then
-        was := case when old.fhir ->> 'status' = 'checked-in' then 'checked-in' else old.status end;
-        becomes := case when new.fhir ->> 'status' = 'checked-in' then 'checked-in' else new.status end;
-        if was <> becomes then
-            allowed := fhir_sched_next_statuses(was);
-            if becomes <> all (allowed)
-                and (fhir_sched_rules(new.tenant_id, asker, new.schedule_id) ->> 'status-order') = '1' then
-                raise exception using
-                    errcode = 'check_violation',
-                    constraint = 'status_order',
-                    table = 'appointments',
-                    message = 'a status cannot follow another',
-                    detail = was || ' ' || becomes || ' ' || array_to_string(allowed, ' ');
-            end if;
-        end if;
-    end if;
-    if asker <> 'portal' and not exists (
-        select from booking_rules r where r.tenant_id = kept.tenant_id and r.caller = asker
-    ) then
-        return kept;
-    end if;
-
-    if tg_op <> 'INSERT' then
-        occupied := old.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow');
-    end if;
-    if tg_op <> 'DELETE' then
-        occupies := new.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow');
-        reason := fhir_sched_override_reason(new.fhir);
-        if tg_op = 'UPDATE' and reason = fhir_sched_override_reason(old.fhir) then
-            reason := null;
-        end if;
-    end if;
-    rules := fhir_sched_rules(kept.tenant_id, asker, kept.schedule_id);
-    if reason is not null then
+    if reason is not null and reason is distinct from fhir_sched_override_reason(had.fhir) then
         if (rules ->> 'override') is distinct from '1' then
             raise exception using
                 errcode = 'insufficient_privilege',
@@ -211,17 +169,14 @@ begin
                 table = 'appointments',
                 message = 'this caller may not override rules';
         end if;
-        return kept;
+        return;
     end if;
-    if tg_op = 'INSERT' then
-        broken := fhir_sched_broken_rules(rules, null, new, occupied, occupies);
-    elsif tg_op = 'DELETE' then
-        broken := fhir_sched_broken_rules(rules, old, null, occupied, occupies);
-    elsif occupied <> occupies
-        or (new.start_at, new.end_at, new.slot_id, new.extra_slot_ids)
-            is distinct from (old.start_at, old.end_at, old.slot_id, old.extra_slot_ids) then
-        broken := fhir_sched_broken_rules(rules, old, new, occupied, occupies);
+    if occupied = occupies
+        and (has.start_at, has.end_at, has.slot_id, has.extra_slot_ids)
+            is not distinct from (had.start_at, had.end_at, had.slot_id, had.extra_slot_ids) then
+        return;
     end if;
+    broken := fhir_sched_broken_rules(rules, had, has, occupied, occupies);
     if broken <> '{}' then
         raise exception using
             errcode = 'check_violation',
@@ -230,7 +185,64 @@ begin
             message = 'a booking breaks a rule of the clinic',
             detail = array_to_string(broken, ', ');
     end if;
-    return kept;
+end
+$$;
+
+create function fhir_sched_check_status(asker text, had appointments, has appointments) returns void
+language plpgsql
+set search_path = pg_catalog, public, pg_temp
+as $$
+declare
+    was constant text := case when had.fhir ->> 'status' = 'checked-in' then 'checked-in' else had.status end;
+    becomes constant text := case when has.fhir ->> 'status' = 'checked-in' then 'checked-in' else has.status end;
+    allowed constant text[] := fhir_sched_next_statuses(was);
+begin
+    if was <> becomes
+        and becomes <> all (allowed)
+        and (fhir_sched_rules(has.tenant_id, asker, has.schedule_id) ->> 'status-order') = '1' then
+        raise exception using
+            errcode = 'check_violation',
+            constraint = 'status_order',
+            table = 'appointments',
+            message = 'a status cannot follow another',
+            detail = was || ' ' || becomes || ' ' || array_to_string(allowed, ' ');
+    end if;
+end
+$$;
+
+-- Asked before the row is written, when its schedule is known; what a trigger changes is not what the caller asked for.
+-- Every booking runs it, so it is kept light: whoever has no rule pays for a look into an empty table. It runs with the
+-- rights of who writes, which is the server's own role wherever app.writer says so.
+create function fhir_sched_check_rules() returns trigger
+language plpgsql
+as $$
+begin
+    if tg_op = 'INSERT' then
+        if current_setting('app.caller', true) = 'portal' or exists (
+            select from public.booking_rules r where r.tenant_id = new.tenant_id
+        ) then
+            if pg_trigger_depth() = 1 and current_setting('app.caller', true) <> '' then
+                perform public.fhir_sched_apply_rules(current_setting('app.caller'), null, new);
+            end if;
+        end if;
+        return new;
+    elsif tg_op = 'UPDATE' then
+        if pg_trigger_depth() = 1 and current_setting('app.caller', true) <> '' then
+            if new.status is distinct from old.status or new.fhir is distinct from old.fhir then
+                perform public.fhir_sched_check_status(current_setting('app.caller'), old, new);
+            end if;
+            if current_setting('app.caller') = 'portal' or exists (
+                select from public.booking_rules r where r.tenant_id = new.tenant_id
+            ) then
+                perform public.fhir_sched_apply_rules(current_setting('app.caller'), old, new);
+            end if;
+        end if;
+        return new;
+    end if;
+    if pg_trigger_depth() = 1 and current_setting('app.caller', true) <> '' then
+        perform public.fhir_sched_apply_rules(current_setting('app.caller'), old, null);
+    end if;
+    return old;
 end
 $$;
 
@@ -265,14 +277,20 @@ begin
         where p.pronamespace = 'public'::regnamespace
           and p.proname in (
               'fhir_sched_default_rules', 'fhir_sched_rules', 'fhir_sched_next_statuses',
-              'fhir_sched_override_reason', 'fhir_sched_broken_rules', 'fhir_sched_check_rules'
+              'fhir_sched_override_reason', 'fhir_sched_broken_rules', 'fhir_sched_apply_rules',
+              'fhir_sched_check_status', 'fhir_sched_check_rules'
           )
     loop
         execute format('revoke all on function %s from public', ours);
         execute format('alter function %s owner to fhir_sched_trigger', ours);
     end loop;
-    -- For whoever asks what holds.
-    grant execute on function fhir_sched_default_rules(text), fhir_sched_next_statuses(text) to fhir_sched_app;
+    grant execute on function
+        fhir_sched_default_rules(text), fhir_sched_rules(uuid, text, uuid), fhir_sched_next_statuses(text),
+        fhir_sched_override_reason(jsonb),
+        fhir_sched_broken_rules(jsonb, appointments, appointments, boolean, boolean),
+        fhir_sched_apply_rules(text, appointments, appointments),
+        fhir_sched_check_status(text, appointments, appointments)
+        to fhir_sched_app;
     if plain_owner then
         revoke create on schema public from fhir_sched_trigger;
         execute format('revoke fhir_sched_trigger from %I', current_user);
