@@ -100,7 +100,7 @@ class Server:
 def main() -> None:
     """Serve by the settings in the environment and print the root URL once the server listens."""
     settings = load()
-    journal.EVERY_S = float(sys.argv[1])
+    journal.EVERY_S = float(sys.argv[1]) if len(sys.argv) > 1 else journal.EVERY_S
     with serving._listener(settings) as listener, serving._signals_end_the_process():
         port = listener.getsockname()[1]
         serving._run(settings, listener, lambda: print(f"http://{settings.host}:{port}", flush=True))
