@@ -78,6 +78,7 @@ def test_a_request_is_a_span_below_its_callers_with_a_child_for_the_database(
         free = clinic.slot(clinic.schedule(), "2031-01-01T09:00:00Z")
         clinic.http.headers["traceparent"] = PARENT
         assert clinic.http.get(f"Slot/{free['id']}?_summary=false").status_code == 200
+        clinic.http.headers["X-Request-Id"] = "booking-1"
         assert clinic.book(free, patient="Patient/canary-4711").status_code == 201
         assert clinic.http.get("Appointment?patient=Patient/canary-4711").json()["total"] == 1
         clinic.close()
@@ -91,6 +92,7 @@ def test_a_request_is_a_span_below_its_callers_with_a_child_for_the_database(
         "http.request.method": "POST",
         "http.route": "Appointment",
         "fhir_sched.tenant": str(tenant),
+        "fhir_sched.request_id": "booking-1",
         "http.response.status_code": 201,
     }
     trips = {span.parent_span_id: span for span in spans if span.kind == CLIENT}

@@ -1,7 +1,7 @@
 """The application with OpenTelemetry traces: a span for each request, a child for each trip to the database.
 
-Law: a span has the route's name, method, status and tenant, never a URL, an id, a query or an SQL argument; nothing of
-patients. What the caller's `traceparent` says is its parent (W3C Trace Context), its baggage is not read. Imported only
+Law: a span has the route's name, method, status, tenant and request id, as the log has them; never a URL, an id of a
+resource, a query or an SQL argument; nothing of patients. What the caller's `traceparent` says is its parent (W3C Trace Context), its baggage is not read. Imported only
 where OTEL variables ask for traces, so that without them nothing is there that could cost. Knows no resource.
 """
 
@@ -77,7 +77,12 @@ class TracedApp(App):
             return await super()._respond(scope, headers, receive, request_id)
         tenant, route = placed(scope["raw_path"])
         method = naming.method(scope["method"])
-        said = {"http.request.method": method, "http.route": route, "fhir_sched.tenant": tenant}
+        said = {
+            "http.request.method": method,
+            "http.route": route,
+            "fhir_sched.tenant": tenant,
+            "fhir_sched.request_id": request_id.decode("ascii"),
+        }
         with self._tracer.start_as_current_span(
             f"{method} {route}",
             _PROPAGATOR.extract(_carried(headers)),
