@@ -1,8 +1,9 @@
 """Demo data: three practitioners in three time zones, two weeks of slots, some appointments, an exception, a wish.
 
 Law: written as any other program of the clinic would, by plain SQL on the model's columns, through the role that
-serves and under row-level security. Every id follows from the tenant, so that loading again adds only the days that
-have come into view since. Knows nothing of FHIR but the identifiers in the curl lines that it prints.
+serves and under row-level security; slots come of the availability rules. Every id follows from the tenant, so that
+loading again adds only the days that have come into view since. Knows nothing of FHIR but the identifiers in the curl
+lines that it prints.
 """
 
 from __future__ import annotations
@@ -33,29 +34,21 @@ from practitioner
 on conflict (id) do nothing
 """
 
-# Half hours from 09:00 to 17:00 on the clock of the schedule's zone, Monday to Friday, whatever DST does that day.
+# What the rules give from now on, in every zone whatever DST does that day.
 _SLOTS: Final = """
-insert into slots (id, tenant_id, schedule_id, start_at, end_at)
-select new.id, s.tenant_id, s.id, new.start_at, new.start_at + interval '30 minutes'
-from schedules s
-cross join generate_series(0, %(days)s) as day
-cross join generate_series(0, 15) as half_hour
-cross join lateral (
-    select ((now() at time zone s.timezone)::date + day + time '09:00' + half_hour * interval '30 minutes') as local_at
-) as clock
-cross join lateral (
-    select clock.local_at at time zone s.timezone as start_at,
-           md5(s.id || 'slot' || clock.local_at)::uuid as id
-) as new
-where s.id in (
+select coalesce(sum(made.added), 0)::integer
+from (
+    select id, (now() at time zone zone)::date as today
+    from schedules
+    where id in (
         md5(%(tenant)s || 'schedulenew-york')::uuid,
         md5(%(tenant)s || 'scheduleberlin')::uuid,
         md5(%(tenant)s || 'schedulekathmandu')::uuid
     )
-    and extract(isodow from clock.local_at) <= 5
-    and new.start_at > now()
-    and not exists (select from slots old where old.id = new.id)
-on conflict do nothing
+) as schedule
+cross join lateral fhir_sched_generate_slots(
+    %(tenant)s::uuid, schedule.id, schedule.today, schedule.today + %(days)s, now()
+) as made
 """
 
 # The third weekday's 11:00 to 12:30 of the second schedule.
@@ -172,7 +165,7 @@ def load(url: str, tenant: UUID) -> int:
         connection.execute("select pg_advisory_xact_lock(hashtextextended(%(tenant)s, 0))", names)
         loaded = connection.execute(_LOADED, names).fetchone() == (True,)
         connection.execute(_SCHEDULES, names)
-        added = connection.execute(_SLOTS, names).rowcount
+        added = _count(connection.execute(_SLOTS, names).fetchone())
         if not loaded:
             for statement in (_EXCEPTION, _APPOINTMENTS, _WAITLIST):
                 connection.execute(statement, names)
@@ -185,6 +178,10 @@ def offer(url: str, tenant: UUID) -> Offer | None:
         _enter(connection, tenant)
         row = connection.execute(_OFFER, {"tenant": str(tenant)}).fetchone()
     return None if row is None else Offer(*row)
+
+
+def _count(row: tuple[int, ...] | None) -> int:
+    return row[0] if row else 0
 
 
 def _enter(connection: psycopg.Connection, tenant: UUID) -> None:
