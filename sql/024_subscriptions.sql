@@ -2,6 +2,18 @@
 --
 -- A subscription is a resource of the API alone; no other program writes it. Beside the resource the row has whom it
 -- works for (`caller`: the scopes that were granted, judged again at each send) and how far delivery has come.
+
+-- To use, replace or hand over a function, an owner that is no superuser must be a member of the function's owner,
+-- which must be able to create in the schema: for this moment.
+do $$
+begin
+    if not (select rolsuper from pg_roles where rolname = current_user) then
+        execute format('grant fhir_sched_trigger to %I', current_user);
+        grant create on schema public to fhir_sched_trigger;
+    end if;
+end
+$$;
+
 create table subscriptions (
     tenant_id uuid not null,
     id uuid not null default gen_random_uuid(),
@@ -201,17 +213,6 @@ as $$
     from subscriptions s
     where s.due_at is not null
     group by s.tenant_id
-$$;
-
--- To replace a function or to hand one over, an owner that is no superuser must be a member of the function's owner,
--- which must be able to create in the schema: for this moment.
-do $$
-begin
-    if not (select rolsuper from pg_roles where rolname = current_user) then
-        execute format('grant fhir_sched_trigger to %I', current_user);
-        grant create on schema public to fhir_sched_trigger;
-    end if;
-end
 $$;
 
 -- The same as in 006, and besides what a changed status was before: that a slot became free is said by no row alone.
