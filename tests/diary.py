@@ -63,7 +63,8 @@ class Slot(Span):
 class Visit:
     """An appointment. `doctor` is None for one that occupies no practitioner.
 
-    `hold`: a pending one that is kept for a time, `over`: that time has passed, and nobody has cleaned up.
+    `hold`: a pending one that is kept for a time, `over`: that time has passed, and nobody has cleaned up. `reason`: it
+    says why it was cancelled, which R4 allows for a cancelled one alone.
     """
 
     status: str
@@ -74,6 +75,7 @@ class Visit:
     shared: bool = False
     hold: bool = False
     over: bool = False
+    reason: bool = False
 
     @property
     def holds(self) -> frozenset[UUID]:
@@ -264,7 +266,7 @@ class Diary:
         for key in keys:
             visit = self.visits[key]
             had = visit.holds
-            self.visits[key] = replace(visit, status="cancelled", hold=False, over=False)
+            self.visits[key] = replace(visit, status="cancelled", hold=False, over=False, reason=True)
             self._give_back(had)
 
     def _take(self, slot_key: UUID, visit_key: UUID, *, kept: bool, api: bool) -> None:

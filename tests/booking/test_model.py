@@ -1,439 +1,167 @@
-"""Random sequences of changes, by this API and by other programs, against the small model in `diary.py`.
+"""Random sequences of changes: nothing is occupied twice, slots agree with appointments, nothing acknowledged is lost.
 
-After each change the tables hold what the model holds, and the laws hold whatever the model says: nothing is occupied
-twice, slots agree with appointments and exceptions, nothing that was acknowledged is lost, every change is in history
-and outbox. A normal run plays the same short games each time; `FHIR_SCHED_TEST_GAMES` says how many new ones to play,
-`FHIR_SCHED_TEST_MOVES` how many changes each has.
+How they are played, and how to play more of them, stands in `game.py`.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
+import copy
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import psycopg
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
-from psycopg.types.json import Jsonb
+from hypothesis.stateful import invariant, precondition, rule
 
-from clinic import EXTENSION, PATIENT, Clinic, Resource, schedule
+from clinic import EXTENSION
 from db import Database
-from diary import NEXT, Diary, RefusedError, Slot, Span, Visit
+from diary import OCCUPYING, RefusedError, Visit
+from fhir_sched.db.lanes import Lanes
+from fhir_sched.interactions.offering import Offering
+from game import Game, played, some, writers
 from server import Server
 
-GAMES = int(os.environ.get("FHIR_SCHED_TEST_GAMES", "0"))
-MOVES = int(os.environ.get("FHIR_SCHED_TEST_MOVES", "40"))
-PLACES = 8
-DAY = datetime(2030, 6, 3, 8, tzinfo=UTC)
-DOCTORS = [UUID(f"d0c00000-0000-4000-8000-00000000000{number}") for number in (1, 2)]
-SLOT_STATUSES = {
-    "free": "free",
-    "busy": "busy",
-    "busy-unavailable": "blocked",
-    "busy-tentative": "busy",
-    "entered-in-error": "entered-in-error",
-}
-
-places = st.integers(0, PLACES - 1)
-some = st.integers(0, 99)
-writers = st.booleans()
-doctors = st.sampled_from([None, 0, 1])
-statuses = st.sampled_from(sorted(NEXT))
-
-LAWS = """
-with occupied as (
-    select a.id, a.allow_double_booking as shared, slot
-    from appointments a, unnest(a.slot_id || a.extra_slot_ids) as slot
-    where a.tenant_id = %(t)s and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-      and slot is not null and coalesce(a.hold_expires_at > clock_timestamp(), true)
-), written as (
-    select id, version from slots where tenant_id = %(t)s
-    union all select id, version from appointments where tenant_id = %(t)s
-    union all select id, version from schedule_exceptions where tenant_id = %(t)s
-)
-select 'occupied by too many', s.id from slots s join occupied o on o.slot = s.id
-where not o.shared group by s.id having count(*) > s.capacity
-union all
-select 'free and full', s.id from slots s join occupied o on o.slot = s.id
-where s.status = 'free' group by s.id having count(*) >= s.capacity
-union all
-select 'free under an exception', s.id from slots s
-join schedule_exceptions e on e.schedule_id = s.schedule_id and e.start_at < s.end_at and e.end_at > s.start_at
-where s.tenant_id = %(t)s and s.status = 'free'
-union all
-select 'blocked by no exception', s.id from slots s
-where s.tenant_id = %(t)s and s.excepted and not exists (
-    select from schedule_exceptions e
-    where e.schedule_id = s.schedule_id and e.start_at < s.end_at and e.end_at > s.start_at
-)
-union all
-select 'overlaps', s.id from slots s
-join slots o on o.schedule_id = s.schedule_id and o.id > s.id and o.start_at < s.end_at and o.end_at > s.start_at
-where s.tenant_id = %(t)s and s.status in ('free', 'busy') and o.status in ('free', 'busy')
-union all
-select 'needs one practitioner twice', a.id from appointments a
-join appointments b on b.tenant_id = a.tenant_id and b.provider_id = a.provider_id and b.id > a.id
-    and b.start_at < a.end_at and b.end_at > a.start_at
-where a.tenant_id = %(t)s and not a.allow_double_booking and not b.allow_double_booking
-  and not exists (
-      select from slots s where s.capacity > 1
-          and s.id = any (a.slot_id || a.extra_slot_ids) and s.id = any (b.slot_id || b.extra_slot_ids)
-  )
-  and coalesce(a.hold_expires_at > clock_timestamp(), true) and coalesce(b.hold_expires_at > clock_timestamp(), true)
-  and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-  and b.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-union all
-select 'changes and history', w.id from written w
-where w.version - 1 <> (select count(*) from history h where h.tenant_id = %(t)s and h.id = w.id)
-union all
-select 'changes and outbox', w.id from written w
-where w.version <> (select count(*) from outbox b where b.tenant_id = %(t)s and b.aggregate_id = w.id)
-  and substr(w.id::text, 15, 1) <> '8'
-"""
+OFFERS = "select appointment_id, entry_id, slot_id from waitlist_offers where tenant_id = %s order by offered_at"
+OPENINGS = "select count(*) from waitlist_openings where tenant_id = %s"
+ENTRIES = "select id, status from waitlist_entries where tenant_id = %s"
 
 
-def at(place: int) -> str:
-    """The instant of a place, UTC."""
-    return (DAY + timedelta(minutes=30 * place)).isoformat().replace("+00:00", "Z")
+@dataclass
+class Entry:
+    """Somebody who waits, for a schedule or for any; `seen` are the slots that were offered, `open` is the offer."""
+
+    schedule: int | None
+    rank: tuple[bool, int, int]
+    status: str = "waiting"
+    seen: set[UUID] = field(default_factory=set)
+    open: UUID | None = None
 
 
-class Game(RuleBasedStateMachine):
-    """One clinic with two schedules, changed at random."""
+class WaitingGame(Game):
+    """The same clinic with people who wait. After each change `offer` offers what has become free."""
 
-    server: Server
-    database: Database
+    offer: Callable[[], int]
 
     def __init__(self) -> None:
         super().__init__()
-        self.clinic = Clinic(self.server, self.database)
-        self.other = self.database.connect_admin()
-        self.diary = Diary()
-        self.schedules: list[Resource] = []
+        self.entries: dict[UUID, Entry] = {}
+        self.offered: set[UUID] = set()
+        self.free: set[UUID] = set()
 
-    def teardown(self) -> None:
-        self.clinic.close()
-        self.other.close()
+    @rule(schedule=st.sampled_from([None, 0, 1]), priority=st.integers(0, 2))
+    def wait(self, schedule: int | None, priority: int) -> None:
+        """An entry of the waitlist."""
+        of = None if schedule is None else self.schedules[schedule]["id"]
+        criteria = '{"days": ["mon"]}' if of is None else f'{{"schedules": ["Schedule/{of}"]}}'
+        body: dict[str, Any] = {"resourceType": "Appointment", "status": "waitlist", "priority": priority}
+        body["extension"] = [{"url": EXTENSION + "waitlist-criteria", "valueString": criteria}]
+        body["participant"] = [{"actor": {"reference": f"Patient/{len(self.entries)}"}, "status": "accepted"}]
+        done, made = self._http("POST", "Appointment", body)
+        assert done, made
+        self.entries[UUID(made["id"][3:])] = Entry(schedule, (priority == 0, priority, len(self.entries)))
 
-    @initialize()
-    def open(self) -> None:
-        """Two schedules, whose weeks are empty."""
-        self.schedules = [self.clinic.create(schedule()) for _ in range(2)]
+    @precondition(lambda self: any(entry.status == "waiting" for entry in self.entries.values()))
+    @rule(number=some, api=writers)
+    def leave(self, number: int, api: bool) -> None:
+        """Somebody waits no more."""
+        waiting = {key: entry for key, entry in self.entries.items() if entry.status == "waiting"}
+        key = self._pick(waiting, number)
+        if api:
+            patch = [{"op": "replace", "path": "/status", "value": "cancelled"}]
+            headers = {"Content-Type": "application/json-patch+json"}
+            assert self.clinic.http.patch(f"Appointment/wl-{key}", json=patch, headers=headers).status_code == 200
+        else:
+            assert self._sql("update waitlist_entries set status = 'deleted' where id = %s", key)
+        waiting[key].status = "deleted"
 
-    # both ways to change something
+    # offers
 
-    def _http(self, method: str, path: str, body: Resource | None = None) -> tuple[bool, Resource]:
-        """Whether it was done, and the answer."""
-        answer = self.clinic.http.request(method, path, json=body)
-        assert answer.status_code in (200, 201, 204, 409, 422), answer.text
-        return answer.status_code < 300, answer.json() if answer.content else {}
+    def _tidy(self) -> None:
+        super()._tidy()
+        self._settle()
 
-    def _sql(self, statement: str, *values: Any) -> bool:
-        """Whether another program's statement was done, and not refused by a constraint."""
+    def _settle(self) -> None:
+        """Let the worker offer what there is, and follow: each offer goes to the first who asks for the slot."""
+        while True:
+            type(self).offer()
+            # the server's own worker may be at it as well
+            ((left,),) = self.other.execute(OPENINGS, [self.clinic.tenant]).fetchall()
+            if not left:
+                break
+        self._end_offers()
+        for appointment, entry, slot in self.other.execute(OFFERS, [self.clinic.tenant]).fetchall():
+            if appointment not in self.offered:
+                self._follow(appointment, entry, slot)
+
+    def _end_offers(self) -> None:
+        """What has become of the offers: taken, given back, or taken back from who waits no more."""
+        for entry in self.entries.values():
+            if entry.open is None:
+                continue
+            visit = self.diary.visits.get(entry.open)
+            if visit is not None and visit.hold and entry.status != "waiting":
+                self.diary.lapse([entry.open])
+            if visit is None or not visit.hold or entry.status != "waiting":
+                entry.open = None
+            taken = visit is not None and not visit.hold and visit.status in OCCUPYING - {"pending"}
+            if taken and entry.status == "waiting":
+                entry.status = "fulfilled"
+
+    def _follow(self, appointment: UUID, entry: UUID, slot: UUID) -> None:
+        assert self._first(slot) == entry, "another one was first"
+        self.diary.add_visit(appointment, self._offer_of(slot), api=True)
+        self.entries[entry].open = appointment
+        self.entries[entry].seen.add(slot)
+        self.offered.add(appointment)
+
+    def _offer_of(self, key: UUID) -> Visit:
+        """The hold; its practitioner is that of the schedule, whom nobody else books."""
+        slot = self.diary.slots[key]
+        return Visit("pending", (key,), slot.start, slot.end, 2 + slot.schedule, hold=True)
+
+    def _first(self, key: UUID) -> UUID | None:
+        """Who is to be offered a slot."""
+        schedule = self.diary.slots[key].schedule
+        found = [
+            (entry.rank, name)
+            for name, entry in self.entries.items()
+            if entry.status == "waiting" and entry.open is None and key not in entry.seen
+            if entry.schedule in (None, schedule)
+        ]
+        return min(found)[1] if found else None
+
+    def _may_offer(self, key: UUID) -> bool:
+        """Whether the practitioner has the time."""
         try:
-            self.other.execute(statement.encode(), values)
-        except psycopg.errors.IntegrityError:
+            copy.deepcopy(self.diary).add_visit(UUID(int=0), self._offer_of(key), api=True)
+        except RefusedError:
             return False
         return True
 
-    def _agree(self, done: bool, change: Callable[[], object]) -> None:
-        """The model does the same, or refuses the same."""
-        why = ""
-        try:
-            change()
-        except RefusedError as refused:
-            why = str(refused)
-        assert done is not bool(why), why or "refused, and nothing speaks against it"
-
-    def _pick(self, table: dict[UUID, Any], number: int) -> UUID:
-        return list(table)[number % len(table)]
-
-    # slots
-
-    @rule(number=st.integers(0, 1), start=places, length=st.integers(1, 2), capacity=st.integers(1, 2), api=writers)
-    def add_slot(self, number: int, start: int, length: int, capacity: int, api: bool) -> None:
-        """A free slot."""
-        key, slot = uuid4(), Slot(number, start, start + length, capacity=capacity)
-        of = self.schedules[number]["id"]
-        if api:
-            body: Resource = {"resourceType": "Slot", "schedule": {"reference": f"Schedule/{of}"}, "status": "free"}
-            body |= {"start": at(start), "end": at(start + length), "extension": self._capacity(slot)}
-            done, made = self._http("POST", "Slot", body)
-            key = UUID(made["id"][4:]) if done else key
-        else:
-            insert = "insert into slots (id, tenant_id, schedule_id, start_at, end_at, capacity) values"
-            values = (key, self.clinic.tenant, of[4:], at(start), at(start + length), capacity)
-            done = self._sql(f"{insert} (%s, %s, %s, %s, %s, %s)", *values)
-        self._agree(done, lambda: self.diary.add_slot(key, slot))
-
-    def _capacity(self, slot: Slot) -> list[Resource]:
-        return [{"url": EXTENSION + "slot-capacity", "valueInteger": slot.capacity}]
-
-    @rule(number=st.integers(0, 1), opens=places, length=st.integers(0, 5))
-    def generate(self, number: int, opens: int, length: int) -> None:
-        """The schedule's week becomes another, and its slots follow."""
-        self._tidy()
-        closes = min(opens + length, PLACES)
-        found = {"days": ["mon"], "start": at(opens)[11:16], "end": at(closes)[11:16], "slotMinutes": 30}
-        pattern = Jsonb({"rules": [found] if opens < closes else []})
-        of = self.schedules[number]["id"]
-        self.other.execute("update schedules set availability_pattern = %s where id = %s", [pattern, of[4:]])
-        answer = self.clinic.http.post(f"Schedule/{of}/$generate-slots?start={at(0)[:10]}&end={at(0)[:10]}")
-        assert answer.status_code == 200, answer.text
-        new, more, less = self.diary.generate(number, opens, closes)
-        said = {each["name"]: each["valueUnsignedInt"] for each in answer.json()["parameter"]}
-        assert said == {"added": more, "withdrawn": less}
-        there = self.other.execute("select start_at, id from slots where schedule_id = %s", [of[4:]])
-        keys = {start: key for start, key in there if key not in self.diary.slots}
-        assert len(keys) == len(new)
-        self.diary.slots |= {keys[DAY + timedelta(minutes=30 * slot.start)]: slot for slot in new}
-
-    @precondition(lambda self: self.diary.slots)
-    @rule(number=some, status=st.sampled_from(sorted(SLOT_STATUSES)), api=writers)
-    def set_slot(self, number: int, status: str, api: bool) -> None:
-        """A status by hand."""
-        self._tidy()
-        key = self._pick(self.diary.slots, number)
-        slot, column = self.diary.slots[key], SLOT_STATUSES[status]
-        tentative = api and status == "busy-tentative"
-        if api:
-            of = self.schedules[slot.schedule]["id"]
-            body: Resource = {"resourceType": "Slot", "id": f"slt-{key}", "status": status}
-            body |= {"schedule": {"reference": f"Schedule/{of}"}, "extension": self._capacity(slot)}
-            body |= {"start": at(slot.start), "end": at(slot.end)}
-            done, _ = self._http("PUT", f"Slot/slt-{key}", body)
-        else:
-            done = self._sql("update slots set status = %s where id = %s", column, key)
-        self._agree(done, lambda: self.diary.set_slot(key, column, tentative=tentative, api=api))
-
-    @precondition(lambda self: self.diary.slots)
-    @rule(number=some, api=writers)
-    def delete_slot(self, number: int, api: bool) -> None:
-        """A slot goes."""
-        key = self._pick(self.diary.slots, number)
-        done = self._http("DELETE", f"Slot/slt-{key}")[0] if api else self._sql("delete from slots where id = %s", key)
-        self._agree(done, lambda: self.diary.delete_slot(key))
-
-    # appointments
-
-    def _visit(self, visit: Visit, key: UUID | None = None) -> Resource:
-        actors = [PATIENT, *([] if visit.doctor is None else [f"Practitioner/{DOCTORS[visit.doctor]}"])]
-        body: Resource = {"resourceType": "Appointment", "status": visit.status}
-        body |= {"start": at(visit.start), "end": at(visit.end)}
-        body["participant"] = [{"actor": {"reference": actor}, "status": "accepted"} for actor in actors]
-        if visit.slots:
-            body["slot"] = [{"reference": f"Slot/slt-{each}"} for each in visit.slots]
-        if visit.shared:
-            body["extension"] = [{"url": EXTENSION + "allow-double-booking", "valueBoolean": True}]
-        return body if key is None else {**body, "id": f"apt-{key}"}
-
-    def _planned(self, numbers: list[int], start: int, most: int) -> tuple[tuple[UUID, ...], int, int]:
-        """Some slots with the time that they take together; without any the hour that begins at `start`."""
-        keys = tuple(dict.fromkeys(self._pick(self.diary.slots, each) for each in numbers if self.diary.slots))[:most]
-        spans: list[Span] = [self.diary.slots[key] for key in keys]
-        spans = spans or [Span(0, start, start + 2)]
-        return keys, min(each.start for each in spans), max(each.end for each in spans)
-
-    @rule(
-        numbers=st.lists(some, max_size=2), start=places, status=statuses, doctor=doctors, shared=st.booleans(),
-        api=writers,
-    )  # fmt: skip
-    def book(self, numbers: list[int], start: int, status: str, doctor: int | None, shared: bool, api: bool) -> None:
-        """An appointment of any status; mostly one that occupies."""
-        keys, begins, ends = self._planned(numbers, start, 2 if api else 1)
-        key, visit = uuid4(), Visit(status, keys, begins, ends, doctor, shared)
-        if api:
-            done, made = self._http("POST", "Appointment", self._visit(visit))
-            key = UUID(made["id"][4:]) if done else key
-        else:
-            done = self._sql(
-                "insert into appointments (id, tenant_id, patient_id, slot_id, status, start_at, end_at, provider_id,"
-                " allow_double_booking, created_by) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                key, self.clinic.tenant, PATIENT[8:], keys[0] if keys else None, status, at(begins), at(ends),
-                None if doctor is None else DOCTORS[doctor], shared, self.clinic.tenant,
-            )  # fmt: skip
-        self._agree(done, lambda: self.diary.add_visit(key, visit, api=api))
-
-    @precondition(lambda self: self.diary.visits)
-    @rule(number=some, status=statuses, api=writers)
-    def change_status(self, number: int, status: str, api: bool) -> None:
-        """Cancel, arrive, take back."""
-        key = self._pick(self.diary.visits, number)
-        visit = replace(self.diary.visits[key], status=status)
-        if api:
-            path, patch = f"Appointment/apt-{key}", [{"op": "replace", "path": "/status", "value": status}]
-            headers = {"Content-Type": "application/json-patch+json"}
-            answer = self.clinic.http.patch(path, json=patch, headers=headers)
-            assert answer.status_code in (200, 409, 422), answer.text
-            done = answer.status_code == 200
-        else:
-            done = self._sql("update appointments set status = %s where id = %s", status, key)
-        self._agree(done, lambda: self.diary.change_visit(key, visit, api=api))
-
-    @precondition(lambda self: self.diary.visits)
-    @rule(number=some, numbers=st.lists(some, max_size=2), start=places, doctor=doctors, api=writers)
-    def reschedule(self, number: int, numbers: list[int], start: int, doctor: int | None, api: bool) -> None:
-        """Other slots, another time, another practitioner."""
-        key = self._pick(self.diary.visits, number)
-        keys, begins, ends = self._planned(numbers, start, 2 if api else 1)
-        before = self.diary.visits[key]
-        if not api and keys[:1] == before.slots[:1]:
-            # whoever knows one slot, and leaves it, leaves the others too
-            keys = before.slots
-        visit = replace(before, slots=keys, start=begins, end=ends, doctor=doctor)
-        if api:
-            done, _ = self._http("PUT", f"Appointment/apt-{key}", self._visit(visit, key))
-        else:
-            update = "update appointments set slot_id = %s, start_at = %s, end_at = %s, provider_id = %s where id = %s"
-            provider = None if doctor is None else DOCTORS[doctor]
-            done = self._sql(update, keys[0] if keys else None, at(begins), at(ends), provider, key)
-        self._agree(done, lambda: self.diary.change_visit(key, visit, api=api))
-
-    @precondition(lambda self: self.diary.visits)
-    @rule(number=some, api=writers)
-    def delete_visit(self, number: int, api: bool) -> None:
-        """An appointment goes."""
-        key = self._pick(self.diary.visits, number)
-        path, statement = f"Appointment/apt-{key}", "delete from appointments where id = %s"
-        done = self._http("DELETE", path)[0] if api else self._sql(statement, key)
-        self._agree(done, lambda: self.diary.delete_visit(key))
-
-    # holds
-
-    @precondition(lambda self: self.diary.slots)
-    @rule(numbers=st.lists(some, min_size=1, max_size=1), doctor=doctors)
-    def hold(self, numbers: list[int], doctor: int | None) -> None:
-        """A pending appointment that is kept for an hour."""
-        keys, begins, ends = self._planned(numbers, 0, 1)
-        key, visit = uuid4(), Visit("pending", keys, begins, ends, doctor, hold=True)
-        insert = (
-            "insert into appointments (id, tenant_id, patient_id, slot_id, status, start_at, end_at, provider_id,"
-            " created_by, hold_expires_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, now() + interval '1 hour')"
-        )
-        values = (key, self.clinic.tenant, PATIENT[8:], keys[0], "pending", at(begins), at(ends))
-        done = self._sql(insert, *values, None if doctor is None else DOCTORS[doctor], self.clinic.tenant)
-        self._agree(done, lambda: self.diary.add_visit(key, visit, api=False))
-
-    @precondition(lambda self: any(visit.hold and not visit.over for visit in self.diary.visits.values()))
-    @rule(number=some)
-    def let_time_pass(self, number: int) -> None:
-        """A hold is over, and nobody has cleaned up."""
-        holds = {key: visit for key, visit in self.diary.visits.items() if visit.hold and not visit.over}
-        key = self._pick(holds, number)
-        earlier = "update appointments set hold_expires_at = clock_timestamp() - interval '1 second' where id = %s"
-        assert self._sql(earlier, key)
-        holds[key].over = True
-
-    @precondition(lambda self: any(visit.over for visit in self.diary.visits.values()))
-    @rule()
-    def clean_up(self) -> None:
-        """What a server does now and then."""
-        self._tidy()
-
-    def _tidy(self) -> None:
-        """Let all lapse that is over, which a server may have done already."""
-        over = [key for key, visit in self.diary.visits.items() if visit.over]
-        if over:
-            self.other.execute("select fhir_sched_lapse_holds(%s, null)", [self.clinic.tenant])
-            self.diary.lapse(over)
-
-    # exceptions
-
-    @rule(number=st.integers(0, 1), start=places, length=st.integers(1, 3), api=writers)
-    def add_pause(self, number: int, start: int, length: int, api: bool) -> None:
-        """An exception."""
-        self._tidy()
-        key, pause = uuid4(), Span(number, start, start + length)
-        if api:
-            done, made = self._http("POST", "Slot", self._pause(pause))
-            key = UUID(made["id"][4:])
-        else:
-            insert = "insert into schedule_exceptions (id, tenant_id, schedule_id, start_at, end_at) values"
-            of = self.schedules[number]["id"][4:]
-            done = self._sql(
-                f"{insert} (%s, %s, %s, %s, %s)", key, self.clinic.tenant, of, at(start), at(start + length)
-            )
-        self._agree(done, lambda: self.diary.add_pause(key, pause))
-
-    def _pause(self, pause: Span, key: UUID | None = None) -> Resource:
-        kind = [{"url": EXTENSION + "schedule-exception-type", "valueCode": "meeting"}]
-        body: Resource = {"resourceType": "Slot", "status": "busy-unavailable", "extension": kind}
-        body["schedule"] = {"reference": f"Schedule/{self.schedules[pause.schedule]['id']}"}
-        body |= {"start": at(pause.start), "end": at(pause.end)}
-        return body if key is None else {**body, "id": f"exc-{key}"}
-
-    @precondition(lambda self: self.diary.pauses)
-    @rule(number=some, schedule=st.integers(0, 1), start=places, length=st.integers(1, 3), api=writers)
-    def move_pause(self, number: int, schedule: int, start: int, length: int, api: bool) -> None:
-        """An exception is at another time, perhaps of the other schedule."""
-        self._tidy()
-        key, pause = self._pick(self.diary.pauses, number), Span(schedule, start, start + length)
-        if api:
-            done, _ = self._http("PUT", f"Slot/exc-{key}", self._pause(pause, key))
-        else:
-            update = "update schedule_exceptions set schedule_id = %s, start_at = %s, end_at = %s where id = %s"
-            done = self._sql(update, self.schedules[schedule]["id"][4:], at(start), at(start + length), key)
-        self._agree(done, lambda: self.diary.move_pause(key, pause))
-
-    @precondition(lambda self: self.diary.pauses)
-    @rule(number=some, api=writers)
-    def delete_pause(self, number: int, api: bool) -> None:
-        """An exception goes."""
-        self._tidy()
-        key = self._pick(self.diary.pauses, number)
-        statement = "delete from schedule_exceptions where id = %s"
-        done = self._http("DELETE", f"Slot/exc-{key}")[0] if api else self._sql(statement, key)
-        self._agree(done, lambda: self.diary.delete_pause(key))
-
-    # what always holds
-
     @invariant()
     def the_tables_hold_what_the_model_holds(self) -> None:
-        """Every row is known, and as it is known."""
-        tenant = self.clinic.tenant
-        slots = "select id, status, excepted, fhir_status = 'busy-tentative' from slots where tenant_id = %s"
-        visits = (
-            "select id, status, array_remove(slot_id || extra_slot_ids, null) from appointments where tenant_id = %s"
-        )
-        pauses = "select id from schedule_exceptions where tenant_id = %s"
-        found = self.other.execute(visits, [tenant]).fetchall()
-        # A hold that is over may lapse at any moment.
-        self.diary.lapse([key for key, status, _ in found if status == "cancelled" and self.diary.visits[key].over])
-        assert {key: (status, set(held)) for key, status, held in found} == {
-            key: (visit.status, set(visit.slots)) for key, visit in self.diary.visits.items()
+        """Nobody waits for a slot that has just become free."""
+        self._settle()
+        super().the_tables_hold_what_the_model_holds()
+        free = {key for key, slot in self.diary.slots.items() if slot.status == "free"}
+        before, self.free = self.free, free
+        assert not [key for key in free - before if self._first(key) is not None and self._may_offer(key)]
+        assert dict(self.other.execute(ENTRIES, [self.clinic.tenant]).fetchall()) == {
+            key: entry.status for key, entry in self.entries.items()
         }
-        rows = {key: tuple(rest) for key, *rest in self.other.execute(slots, [tenant])}
-        for key, slot in self.diary.slots.items():
-            slot.tentative = rows[key][2] if slot.held else slot.tentative
-        assert rows == {key: (slot.status, slot.excepted, slot.tentative) for key, slot in self.diary.slots.items()}
-        assert {key for (key,) in self.other.execute(pauses, [tenant])} == set(self.diary.pauses)
-
-    @invariant()
-    def no_law_is_broken(self) -> None:
-        """What must hold whatever the model says."""
-        assert self.other.execute(LAWS, {"t": self.clinic.tenant}).fetchall() == []
 
 
 def test_what_the_tables_hold_is_what_the_rules_say(server: Server, database: Database) -> None:
-    games = settings(
-        max_examples=GAMES or 20,
-        stateful_step_count=MOVES,
-        derandomize=not GAMES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-    )
-    machine = type("Played", (Game,), {"server": server, "database": database})
-    run_state_machine_as_test(machine, settings=games)
+    played(Game, server, database, games=20, moves=40)
+
+
+def test_what_becomes_free_is_offered_to_the_first_who_waits_for_it(server: Server, database: Database) -> None:
+    lanes = Lanes(database.app_url)
+    with asyncio.Runner() as runner:
+        runner.run(lanes.open())
+        worker = Offering(lanes, 3600)
+        machine = type("Offered", (WaitingGame,), {"offer": staticmethod(lambda: runner.run(worker.round()))})
+        played(machine, server, database, games=10, moves=40)
+        runner.run(lanes.close())
