@@ -1,8 +1,9 @@
 """The application with OpenTelemetry traces: a span for each request, a child for each trip to the database.
 
 Law: a span has the route's name, method, status, tenant and request id, as the log has them; never a URL, an id of a
-resource, a query or an SQL argument; nothing of patients. What the caller's `traceparent` says is its parent (W3C Trace Context), its baggage is not read. Imported only
-where OTEL variables ask for traces, so that without them nothing is there that could cost. Knows no resource.
+resource, a query or an SQL argument; nothing of patients. What the caller's `traceparent` says is its parent (W3C Trace
+Context), its baggage is not read. Imported only where OTEL variables ask for traces, so that without them nothing is
+there that could cost. Knows no resource.
 """
 
 from __future__ import annotations
