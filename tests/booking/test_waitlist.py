@@ -15,6 +15,7 @@ from clinic import EXTENSION, Clinic, Resource, appointment, later, name, refusa
 from db import Database
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.interactions.offering import Offering
+from proposals import only
 from server import Server
 
 ANN, BOB, CAT = (f"Patient/00000000-0000-4000-8000-0000000000{end}" for end in ("a1", "b2", "c3"))
@@ -331,6 +332,58 @@ def test_offers_are_the_tenants_own_and_nobodys_to_change(clinic: Clinic) -> Non
         assert rows == [(True, True)]
     with clinic.database.connect_app("00000000-0000-4000-8000-000000000000") as connection:
         assert connection.execute("select from waitlist_offers").fetchall() == []
+
+
+# $book
+
+
+def _book(clinic: Clinic, **parameter: Any) -> httpx.Response:
+    body = {"resourceType": "Parameters", "parameter": [parameter]}
+    return clinic.http.post("Appointment/$book", json=body)
+
+
+def _reference(resource: Resource) -> Resource:
+    return {"name": "appointment-reference", "valueReference": {"reference": name(resource)}}
+
+
+@pytest.mark.parametrize("by", ["hold", "entry", "resource"])
+def test_book_takes_up_what_is_offered(clinic: Clinic, by: str) -> None:
+    entry = _waits(clinic, ANN)
+    slot = clinic.slot(clinic.schedule(), NINE)
+    (held,) = _offered(clinic, ANN)
+    completed = {**entry, "slot": held["slot"], "start": held["start"], "end": held["end"]}
+    answer = {
+        "hold": lambda: _book(clinic, **_reference(held)),
+        "entry": lambda: _book(clinic, **_reference(entry)),
+        "resource": lambda: _book(clinic, name="appointment-resource", resource=completed),
+    }[by]()
+    assert only(answer)["id"] == held["id"]
+    assert clinic.read(held)["status"] == "booked"
+    assert clinic.read(entry)["status"] == "fulfilled"
+    assert _offers(clinic) == [(row_id(entry), row_id(slot), "taken")]
+
+
+@pytest.mark.parametrize("status", ["waitlist", "pending", "booked"])
+def test_book_takes_an_entry_up_in_a_slot_that_somebody_found(clinic: Clinic, status: str) -> None:
+    slot = clinic.slot(clinic.schedule(), NINE)
+    entry = _waits(clinic, ANN, '{"days": ["sun"]}', comment="any time", priority=1)
+    refusal(_book(clinic, **_reference(entry)), 409)
+    completed = {**entry, "status": status, "slot": [{"reference": name(slot)}], "start": NINE, "end": slot["end"]}
+    booked = only(_book(clinic, name="appointment-resource", resource=completed))
+    assert (booked["status"], booked["comment"], booked["start"]) == ("booked", "any time", NINE)
+    assert booked["supportingInformation"] == [{"reference": name(entry)}]
+    assert clinic.read(entry)["status"] == "fulfilled"
+    assert clinic.read(slot)["status"] == "busy"
+    refusal(_book(clinic, name="appointment-resource", resource=completed), 409)
+
+
+def test_an_entry_waits_on_when_the_slot_that_was_found_is_taken(clinic: Clinic) -> None:
+    slot = clinic.slot(clinic.schedule(), NINE)
+    clinic.booked(slot, patient=CAT)
+    entry = _waits(clinic, ANN, '{"days": ["sun"]}')
+    completed = {**entry, "slot": [{"reference": name(slot)}], "start": NINE, "end": slot["end"]}
+    refusal(_book(clinic, name="appointment-resource", resource=completed), 409)
+    assert clinic.read(entry)["status"] == "waitlist"
 
 
 # at once

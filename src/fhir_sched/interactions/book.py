@@ -1,8 +1,8 @@
 """$book: book what is proposed or held, change or cancel what is booked. IHE ITI-117.
 
 What is asked for follows from the input: a reference, or a resource of status pending, books; a resource of status
-booked changes; one of status cancelled cancels. Confirming a hold is a change of one row, which the database refuses
-when the hold is over. Knows nothing of finding.
+booked changes; one of status cancelled cancels. An entry of the waitlist is taken up. Confirming a hold is a change of
+one row, which the database refuses when the hold is over. Knows nothing of finding.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fhir_sched.document import parse
+from fhir_sched.interactions import taking_up
 from fhir_sched.interactions.context import Answer, Context, not_found
 from fhir_sched.interactions.hold import APPOINTMENT, appointment_id, drafted, told
 from fhir_sched.interactions.permitted import create, patch
 from fhir_sched.interactions.proposing import is_nobody
+from fhir_sched.interactions.read import read
 from fhir_sched.interactions.unavailable import explained
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.scheduling import proposal
@@ -51,6 +54,8 @@ async def book(context: Context, invocation: Invocation) -> Answer:
 
 async def _by_status(context: Context, resource: _Document, note: _Document, finish: _Change) -> Answer:
     fhir_id = str(resource.get("id", ""))
+    if taking_up.entry_id(fhir_id) is not None and resource["status"] not in _ENDED:
+        return await _take_up(context, fhir_id, resource, finish)
     match resource["status"]:
         case "pending" | "proposed":
             return await _book_resource(context, resource, finish)
@@ -72,6 +77,8 @@ async def _by_status(context: Context, resource: _Document, note: _Document, fin
 async def _book_named(context: Context, fhir_id: str, finish: _Change) -> Answer:
     """A proposal by its id, or a stored appointment that is proposed or held."""
     proposed = proposal.parse(fhir_id)
+    if taking_up.entry_id(fhir_id) is not None:
+        return await _take_up(context, fhir_id, {}, finish)
     if proposed is None:
         return await _changed(context, fhir_id, lambda found: finish(_confirmed(found, found)))
     return await _created(context, finish(await drafted(context, proposed, "booked", Kind.CONFLICT)))
@@ -87,6 +94,26 @@ async def _book_resource(context: Context, resource: _Document, finish: _Change)
     if proposed is None and APPOINTMENT.parse_id(fhir_id) is not None:
         return await _changed(context, fhir_id, lambda found: finish(_confirmed(found, booked)))
     return await _created(context, finish({key: value for key, value in booked.items() if key != "id"}))
+
+
+async def _take_up(context: Context, fhir_id: str, resource: _Document, finish: _Change) -> Answer:
+    """An entry of the waitlist: what is offered to it is booked, or the slots that the resource names."""
+    hold = await taking_up.offered(context, taking_up.entry_id(fhir_id) or "")
+    slots = resource.get("slot")
+    if hold is not None and (slots is None or slots == await _slots_of(context, hold)):
+        return await _changed(context, hold, lambda found: finish(_confirmed(found, found)))
+    if "start" not in resource:
+        why = f"nothing is offered to Appointment/{fhir_id}; send it as appointment-resource with slot, start and end"
+        raise FhirError(Kind.CONFLICT, why, "Appointment.slot")
+    document = finish(taking_up.appointment_of(fhir_id, resource))
+    try:
+        return await taking_up.take_up(context, fhir_id, document)
+    except FhirError as error:
+        raise await explained(context, error, document, Kind.CONFLICT) from error
+
+
+async def _slots_of(context: Context, fhir_id: str) -> Any:
+    return parse((await read(context, APPOINTMENT, fhir_id)).body).get("slot")
 
 
 async def _created(context: Context, document: _Document) -> Answer:
