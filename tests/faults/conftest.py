@@ -13,16 +13,30 @@ from faults.world import World
 
 @dataclass(frozen=True)
 class Scale:
-    """How many times the server and PostgreSQL are killed, how many requests tenants mix, how many clients vanish."""
+    """How many times server, PostgreSQL and relay are killed, how many requests tenants mix, how many clients vanish.
+
+    `sink_down_s` is for how many seconds each way lasts in which a sink fails.
+    """
 
     server_kills: int
     postgres_kills: int
     mixed_requests: int
     vanishing_clients: int
+    relay_kills: int
+    sink_down_s: float
 
 
-SHORT = Scale(server_kills=3, postgres_kills=3, mixed_requests=5_000, vanishing_clients=1_000)
-LONG = Scale(server_kills=200, postgres_kills=100, mixed_requests=50_000, vanishing_clients=5_000)
+SHORT = Scale(
+    server_kills=3, postgres_kills=3, mixed_requests=5_000, vanishing_clients=1_000, relay_kills=4, sink_down_s=1.0
+)
+LONG = Scale(
+    server_kills=200,
+    postgres_kills=100,
+    mixed_requests=50_000,
+    vanishing_clients=5_000,
+    relay_kills=500,
+    sink_down_s=600.0,
+)
 
 
 @pytest.fixture(scope="session")

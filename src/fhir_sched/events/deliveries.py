@@ -125,7 +125,7 @@ async def take(connection: Connection, tenant: str, sink: str, limit: int) -> li
                     and (e.created_at, e.event_id) < (d.created_at, d.event_id)
                     and e.due_at > clock_timestamp()
               )
-            order by d.due_at, d.created_at, d.event_id
+            order by d.created_at, d.event_id
             limit %(limit)s
             for no key update of d skip locked
         )
