@@ -15,7 +15,7 @@ from faults.world import World
 class Scale:
     """How many times server, PostgreSQL and relay are killed, how many requests tenants mix, how many clients vanish.
 
-    `sink_down_s` is for how many seconds each way lasts in which a sink fails.
+    `sink_down_s` is for how many seconds a sink is down.
     """
 
     server_kills: int
@@ -27,7 +27,7 @@ class Scale:
 
 
 SHORT = Scale(
-    server_kills=3, postgres_kills=3, mixed_requests=5_000, vanishing_clients=1_000, relay_kills=4, sink_down_s=1.0
+    server_kills=3, postgres_kills=3, mixed_requests=5_000, vanishing_clients=1_000, relay_kills=3, sink_down_s=0.5
 )
 LONG = Scale(
     server_kills=200,
