@@ -242,6 +242,10 @@ def test_staff_sets_a_rule_aside_with_a_reason_that_is_kept(practice: Practice) 
     )  # fmt: skip
     assert payload == [(_reason("the patient stood in front of us"),)]
     assert changed["meta"]["versionId"] == "2"
+    audited = practice.sql(
+        "select subject, entity_version from audit_events where entity = %s and action = 'C'", name(made)
+    )
+    assert audited == [("somebody", 1)]
 
 
 def test_a_reason_is_good_for_the_change_that_brings_it(practice: Practice) -> None:
