@@ -44,11 +44,15 @@ class Post:
 
 @dataclass
 class Subscriber:
-    """Answers 200, or what `answers` says, one after the other (0: none at all, the connection is closed)."""
+    """Answers 200, or what `answers` says, one after the other (0: none at all, the connection is closed).
+
+    With `hang` it reads and never answers.
+    """
 
     posts: list[Post] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     default: int = 200
+    hang: bool = False
     url: str = ""
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -63,6 +67,7 @@ class Subscriber:
         try:
             yield self
         finally:
+            self.hang = False
             server.shutdown()
             server.server_close()
             thread.join()
@@ -76,6 +81,8 @@ class Subscriber:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 code = subscriber.keep(Post({key.lower(): text for key, text in self.headers.items()}, body))
+                while subscriber.hang:
+                    time.sleep(0.05)
                 if code == 0:
                     self.close_connection = True
                     return

@@ -54,7 +54,8 @@ with told as materialized (
     update subscriptions s
     set events = s.events + n.events,
         due_at = case
-            when s.status = 'active' and s.failures = 0 and s.claim is null then clock_timestamp()
+            when s.status = 'active' and s.claim is null and (s.failures = 0 or s.due_at is null)
+                then clock_timestamp()
             else s.due_at
         end
     from (select t.subscription_id, count(*) as events from told t group by t.subscription_id) n
