@@ -46,8 +46,8 @@ BOOK_SERIES = Operation(
     needs=(("Appointment", "c"),),
 )
 
-MOST_DAYS, MOST_SLOTS = 1100, 25_000
-"""What one $generate-slots may span, and make: a few seconds of the database."""
+MOST_DAYS, MOST_SLOTS = 1100, 60_000
+"""What one $generate-slots may span, and make: a year of ten minutes around the clock, some seconds of the database."""
 
 GENERATE_SLOTS = Operation(
     code="generate-slots",
