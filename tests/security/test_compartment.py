@@ -19,6 +19,7 @@ import pytest
 from authority import Authority
 from clinic import EXTENSION, Clinic, Resource, appointment, as_resource, name, refusal, row_id, schedule, slot
 from db import Database
+from proposals import only, proposal, reference
 from server import Server
 
 ANN, BOB = "Patient/00000000-0000-4000-8000-0000000000a1", "Patient/00000000-0000-4000-8000-0000000000b2"
@@ -391,13 +392,19 @@ def test_whom_staff_adds_while_ann_changes_her_appointment_is_not_lost(practice:
         {"participant": [{"actor": {"reference": BOB}, "status": "accepted"}]},
         {"participant": [{"actor": {"reference": each}, "status": "accepted"} for each in (ANN, BOB)]},
         {"participant": [{"actor": {"reference": each}, "status": "accepted"} for each in (ANN, "RelatedPerson/1")]},
+        {
+            "participant": [
+                {"actor": {"reference": ANN}, "status": "accepted"},
+                {"actor": {"type": "Patient", "display": "Bob"}, "status": "accepted"},
+            ]
+        },
         {"extension": [DOUBLE]},
         {
             "contained": [{"resourceType": "Patient", "id": "p"}],
             "participant": [{"actor": {"reference": each}, "status": "accepted"} for each in (ANN, "#p")],
         },
     ],
-    ids=["for Bob", "with Bob", "with a relative", "double", "with somebody contained"],
+    ids=["for Bob", "with Bob", "with a relative", "with somebody named", "double", "with somebody contained"],
 )
 def test_what_ann_may_not_book_is_403_and_changes_nothing(practice: Practice, changed: dict[str, Any]) -> None:
     free = practice.slots[5]
@@ -415,6 +422,30 @@ def test_what_ann_may_not_book_is_403_and_changes_nothing(practice: Practice, ch
     assert practice.clinic.read(free)["status"] == "free"
     assert practice.clinic.read(practice.anns) == practice.anns
     assert practice.clinic.bundle("Appointment")["total"] == 3
+
+
+def test_ann_holds_and_books_by_operation_for_herself_alone(practice: Practice) -> None:
+    def asked(client: httpx.Client, operation: str, fhir_id: str, **patient: Any) -> httpx.Response:
+        parameters = reference(fhir_id)
+        if patient:
+            parameters["parameter"].append({"name": "patient-resource", "resource": patient})
+        return client.post(f"Appointment/{operation}", json=parameters)
+
+    free, other = practice.slots[5], practice.slots[6]
+    for operation in ("$hold", "$book"):
+        refusal(asked(practice.ann, operation, proposal(free, BOB)), 403)
+        refusal(asked(practice.ann, operation, practice.bobs["id"]), 404)
+    refusal(asked(practice.ann, "$book", proposal(free, ""), resourceType="Patient", id=BOB.partition("/")[2]), 403)
+    assert practice.clinic.read(free)["status"] == "free"
+
+    held = only(asked(practice.ann, "$hold", proposal(free, ANN)))
+    for operation in ("$hold", "$book"):
+        refusal(asked(practice.bob, operation, held["id"]), 404)
+        assert BOB not in asked(practice.ann, operation, proposal(practice.slots[1], ANN)).text
+    booked = only(asked(practice.ann, "$book", held["id"]))
+    assert (booked["id"], booked["status"]) == (held["id"], "booked")
+    nobodys = only(asked(practice.ann, "$book", proposal(other, "")))
+    assert nobodys["participant"][0]["actor"]["reference"] == ANN
 
 
 def test_ann_can_not_hand_her_appointment_to_nobody(practice: Practice) -> None:

@@ -109,8 +109,9 @@ def books_others(document: dict[str, Any], patients: set[str], base: str) -> boo
     """Whether somebody takes part who is known to be another patient or a relative."""
     people = {f"#{each.get('id')}" for each in _contained(document) if each.get("resourceType") in _PEOPLE}
     for item in document.get("participant", ()):
-        target = of_element(item.get("actor"), base)
-        if target is None and (item.get("actor") or {}).get("reference") in people:
+        actor = item.get("actor") or {}
+        target = of_element(actor, base)
+        if target is None and (actor.get("reference") in people or actor.get("type") in _PEOPLE):
             return True
         if target is not None and target.type in _PEOPLE and _name(target) not in patients:
             return True
