@@ -186,11 +186,13 @@ class Relay:
         return total
 
     async def _fan_out(self, connection: Connection) -> int:
-        assert self._fanout is not None  # noqa: S101 - asked by the caller
+        fanout = self._fanout
+        if fanout is None:
+            return 0
         total = 0
-        for tenant, since in (await self._fanout.tenants(connection)).items():
+        for tenant, since in (await fanout.tenants(connection)).items():
             try:
-                total += await self._fan_out_of(self._fanout, connection, tenant, since)
+                total += await self._fan_out_of(fanout, connection, tenant, since)
             except psycopg.OperationalError:
                 raise
             except Exception:
