@@ -93,6 +93,8 @@ def at(path: Sequence[str]) -> tuple[Operation, str] | None:
 
 
 def _found(level: Level, kind: str, word: str, fhir_id: str) -> tuple[Operation, str] | None:
+    if not word.startswith("$"):
+        return None
     for operation in OPERATIONS:
         of_type = "" if level == "system" else operation.type
         if operation.word == word and kind == of_type and level in operation.levels:
