@@ -13,7 +13,7 @@ from fhir_sched import __version__, profiles
 from fhir_sched.definition import SYSTEM_METHODS, DateParam, Param, ReferenceParam, Resource, StringParam, TokenParam
 from fhir_sched.operation import Operation
 from fhir_sched.patch import FORMATS
-from fhir_sched.resources import RESOURCES, SERVED
+from fhir_sched.resources import RESOURCES, SERVED, ihe
 from fhir_sched.resources.operations import OPERATIONS
 from fhir_sched.resources.topics import TOPICS
 from fhir_sched.search.parse import modifiers
@@ -72,7 +72,7 @@ def statement(base: str, oauth_uris: Sequence[tuple[str, str]] | None = None) ->
         "status": "active",
         "date": CHANGED,
         "kind": "instance",
-        "instantiates": [f"{_BACKPORT}CapabilityStatement/backport-subscription-server-r4"],
+        "instantiates": [ihe.SERVER, f"{_BACKPORT}CapabilityStatement/backport-subscription-server-r4"],
         "software": {"name": "fhir-sched", "version": __version__},
         "implementation": {"description": "The schedules, slots and appointments of one tenant", "url": base},
         "fhirVersion": "4.0.1",

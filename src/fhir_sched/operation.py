@@ -40,7 +40,7 @@ class Operation:
     `needs` are the scopes without which it is refused before it begins: types with letters of `cruds`; what it touches
     is limited again where it is touched. `defined` is the canonical URL of who else defines it; without one the
     product's own is meant. GET is possible only for what does not affect state (R4 3.2.0.2). `public`: no token is
-    asked for, and it is answered beside the resources.
+    asked for, and it is answered beside the resources. `paged`: a next link leads on, and holds the inputs.
     """
 
     code: str
@@ -55,6 +55,7 @@ class Operation:
     needs: tuple[tuple[str, str], ...] = ()
     defined: str = ""
     public: bool = False
+    paged: bool = False
 
     @property
     def id(self) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from hashlib import md5
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -17,7 +19,9 @@ import pytest
 
 from clinic import PATIENT, Resource, appointment, name
 from db import APP_PASSWORD, Cluster, Database
+from fhir_sched.codec import interval
 from fhir_sched.db import migrations
+from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import (
     DateParam,
     IdColumn,
@@ -31,8 +35,10 @@ from fhir_sched.definition import (
 from fhir_sched.definition import Resource as Declared
 from fhir_sched.http.app import App, create_app
 from fhir_sched.resources import RESOURCES, SERVED
-from fhir_sched.search import sql
+from fhir_sched.search import openings, sql
+from fhir_sched.search.openings import Openings
 from fhir_sched.search.parse import Parser
+from fhir_sched.search.query import Criterion, ReferenceValue, TokenValue
 from fhir_sched.settings import load
 
 TENANTS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
@@ -272,6 +278,10 @@ class Planner:
         found = Parser(RESOURCES, BASE, TENANT).query(SERVED[type_], pairs, strict=True)
         fragment = sql.search(found, TENANT).fragment
         assert fragment is not None, url
+        return fragment.text, self.explained(fragment, mode)
+
+    def explained(self, fragment: Fragment, mode: str) -> dict[str, Any]:
+        """The plan of a statement as it ran."""
         values = ["null" if arg is None else f"'{arg.decode().replace(chr(39), chr(39) * 2)}'" for arg in fragment.args]
         self.connection.execute(f"set plan_cache_mode = {mode}".encode())
         self.connection.execute(f"prepare searched as {fragment.text}".encode())
@@ -283,7 +293,7 @@ class Planner:
             self.connection.execute("deallocate searched")
         assert row is not None
         plan: dict[str, Any] = row[0][0]["Plan"]
-        return fragment.text, plan
+        return plan
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +341,44 @@ def test_the_data_are_large(planner: Planner) -> None:
 def test_a_search_runs_on_an_index(planner: Planner, url: str, mode: str) -> None:
     text, plan = planner.plan(url, mode)
     assert _faults(plan) == [], f"{url}\n{text}"
+
+
+def _doctors(count: int) -> Criterion:
+    """Any of so many practitioners, by the ids that the data have."""
+    ids = [str(UUID(md5(f"d{number}".encode()).hexdigest())) for number in range(count)]
+    return Criterion(RESOURCES["Schedule"].param["actor"], tuple(ReferenceValue("Practitioner", each) for each in ids))
+
+
+_TYPE = Criterion(RESOURCES["Schedule"].param["service-type"], (TokenValue("", "57"),))
+_RARE = Criterion(RESOURCES["Schedule"].param["service-type"], (TokenValue("http://s", "3"),))
+_VISIT = Criterion(RESOURCES["Slot"].param["appointment-type"], (TokenValue(None, "CHECKUP"),))
+_FROM, _TO = (interval(text) for text in ("2026-01-10T00:00:00Z", "2026-01-24T00:00:00Z"))
+assert _FROM is not None
+assert _TO is not None
+FINDS = {
+    "nobody named": Openings(_FROM, _TO),
+    "a pool of fifty": Openings(_FROM, _TO, (_doctors(50),)),
+    "one practitioner": Openings(_FROM, _TO, (_doctors(1),)),
+    "a service type": Openings(_FROM, _TO, codes=(((_TYPE,), ()),)),
+    "a rarer service type, or slots of a type": Openings(_FROM, _TO, codes=(((_RARE,), (_VISIT,)),)),
+    "a pool, and slots of a type": Openings(_FROM, _TO, (_doctors(50),), (((_RARE,), (_VISIT,)),)),
+    "two kinds": Openings(_FROM, _TO, (_doctors(10), _doctors(20))),
+    "local days": Openings(interval("2026-01-10"), interval("2026-01-11"), (_doctors(50),)),  # type: ignore[arg-type]
+    "a later page": Openings(_FROM, _TO, (_doctors(50),), after=("2026-01-20 08:00:00+00", TENANT)),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("wanted", FINDS.values(), ids=FINDS)
+def test_find_is_one_statement_on_indexes(planner: Planner, wanted: Openings, mode: str) -> None:
+    fragment = openings.statement(wanted, TENANT)
+    plan = planner.explained(fragment, mode)
+    assert plan["Actual Rows"] == wanted.count + 1
+    faults = _faults(plan)
+    if any(of_slot for _, of_slot in wanted.codes):
+        # A schedule's free slots in the window are walked for those of the type.
+        faults = [fault for fault in faults if not fault.endswith("(Index Scan slots)")]
+    assert faults == [], fragment.text
 
 
 @asynccontextmanager

@@ -12,10 +12,12 @@ from fhir_sched.interactions.book import book
 from fhir_sched.interactions.book_series import book_series
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context
+from fhir_sched.interactions.find import find
 from fhir_sched.interactions.generate_slots import generate_slots
 from fhir_sched.interactions.given import given
 from fhir_sched.interactions.hold import hold
 from fhir_sched.interactions.invocation import Action, Invocation
+from fhir_sched.interactions.paging import first_call
 from fhir_sched.interactions.subscription_status import events, status
 from fhir_sched.operation import Operation
 from fhir_sched.outcome import FhirError, Kind
@@ -23,6 +25,7 @@ from fhir_sched.security.decision import decide
 from fhir_sched.security.guard import refused
 
 ACTIONS: Mapping[str, Action] = {
+    "appointment-find": find,
     "appointment-hold": hold,
     "appointment-book": book,
     "appointment-book-series": book_series,
@@ -41,4 +44,5 @@ async def invoke(context: Context, call: Call, operation: Operation, fhir_id: st
         for letter in letters:
             if not decide(context.caller, letter, kind).allowed:
                 raise refused(letter, kind)
-    return await ACTIONS[operation.id](context, Invocation(operation, fhir_id, given(operation, call), call))
+    inputs = given(operation, first_call(call, context.tenant) if operation.paged else call)
+    return await ACTIONS[operation.id](context, Invocation(operation, fhir_id, inputs, call))

@@ -59,7 +59,9 @@ FIND = Operation(
         _reference("insurance-reference", "InsurancePlan", "Comes back as the appointment's supportingInformation"),
     ),
     outputs=_return("The proposals, Appointments of status proposed, with their total; an OperationOutcome for none"),
+    methods=("POST", "GET"),
     affects_state=False,
+    paged=True,
     needs=(("Appointment", "s"), ("Slot", "s")),
     defined=f"{CANONICAL}OperationDefinition/appointment-find",
 )

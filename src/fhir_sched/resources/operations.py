@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fhir_sched.operation import Level, Operation, Parameter
-from fhir_sched.resources.ihe import BOOK, HOLD
+from fhir_sched.resources.ihe import BOOK, FIND, HOLD
 from fhir_sched.resources.subscription_operations import EVENTS, STATUS
 
 BULK_PUBLISH = Operation(
@@ -70,6 +70,7 @@ GENERATE_SLOTS = Operation(
 )
 
 OPERATIONS: tuple[Operation, ...] = (
+    FIND,
     HOLD,
     BOOK,
     BOOK_SERIES,

@@ -213,6 +213,17 @@ def _only_schedule(conditions: Sequence[Condition]) -> str | None:
     return None
 
 
+def holds(condition: Condition, row: Row, args: Arguments) -> str:
+    """The predicate of a condition on one row, for a statement that is put together elsewhere."""
+    return _condition(condition, row, args).joined()
+
+
+def ways(condition: Condition, row: Row, args: Arguments) -> tuple[str, ...]:
+    """The predicates of which one must hold, each of which has an index of its own."""
+    found = _condition(condition, row, args)
+    return tuple(part for part in (found.column, found.side) if part != EMPTY)
+
+
 def _condition(condition: Condition, row: Row, args: Arguments) -> Either:
     match condition:
         case Criterion():
