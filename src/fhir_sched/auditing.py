@@ -175,7 +175,9 @@ class Trail:
         patient, joined = "null::text", ""
         if "patient_id" in source.columns:
             patient, joined = "p.patient", f"\n  left join lateral (\n    {_PATIENTS}\n  ) p on true"
-        entity = f"'{kind}/{source.prefix}-' || w.id, w.version, {patient}"
+        # a deletion is a version of its own
+        version = "w.version + 1" if code == "delete" else "w.version"
+        entity = f"'{kind}/{source.prefix}-' || w.id, {version}, {patient}"
         return self._recorded(fragment, kind, entity, joined, code, status)
 
     def operation(self, fragment: Fragment, kind: str, fhir_id: str) -> Fragment:

@@ -103,6 +103,15 @@ def _one_event_a_version(state: State) -> Iterator[str]:
             yield f"{fhir_id} version {number}: {versions[change]} rows, {events[change]} outbox rows"
 
 
+def _changes_are_audited(state: State) -> Iterator[str]:
+    """All appointments of a load are changed by the API: each version has its audit event, and none is told of more."""
+    versions = {(version.id, version.number) for version in state.versions if version.table == "apt"}
+    for fhir_id, number in versions - state.audited:
+        yield f"{fhir_id} version {number} has no audit event"
+    for fhir_id, number in state.audited - versions:
+        yield f"{fhir_id} version {number} has an audit event and is not there"
+
+
 def _slots_changed_by_appointments_alone(state: State) -> Iterator[str]:
     """Each time an appointment takes or frees a slot is one version of the slot, and the other way round."""
     turns: Counter[str] = Counter()
@@ -211,6 +220,7 @@ _DATA: tuple[Callable[[State], Iterator[str]], ...] = (
     _derived_rows,
     _versions_contiguous,
     _one_event_a_version,
+    _changes_are_audited,
     _slots_changed_by_appointments_alone,
     _keys_finished,
 )

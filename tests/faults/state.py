@@ -47,7 +47,8 @@ class State:
     """All that the checker looks at.
 
     `events` are id and version of each outbox row; `times` appointment, practitioner, start and end; `extra` slot and
-    appointment of each further slot that is held; `keys` Idempotency-Key and the status kept for it (None: unfinished).
+    appointment of each further slot that is held; `keys` Idempotency-Key and the status kept for it (None: unfinished);
+    `audited` id and version of each change of an appointment that the audit log tells of.
     """
 
     versions: tuple[Version, ...]
@@ -55,6 +56,7 @@ class State:
     times: frozenset[tuple[str, str, datetime, datetime]]
     extra: frozenset[tuple[str, str]]
     keys: dict[str, int | None]
+    audited: frozenset[tuple[str, int]]
 
 
 _VERSIONS = """
@@ -72,6 +74,11 @@ _TIMES = """
 select 'apt-' || appointment_id, provider_id::text, start_at, end_at from provider_times where tenant_id = %(tenant)s
 """
 _EXTRA = "select 'slt-' || slot_id, 'apt-' || appointment_id from extra_slots where tenant_id = %(tenant)s and occupies"
+_AUDITED = """
+select split_part(entity, '/', 2), entity_version from audit_events
+where tenant_id = %(tenant)s and action in ('C', 'U', 'D') and outcome = '0'
+  and type = 'Appointment' and entity_version is not null
+"""
 _KEYS = "select key, status from idempotent_requests where tenant_id = %(tenant)s"
 
 
@@ -94,6 +101,7 @@ def read_state(connection: psycopg.Connection[tuple[Any, ...]], tenant: UUID) ->
             frozenset((row[0], row[1], row[2], row[3]) for row in rows(_TIMES)),
             frozenset((row[0], row[1]) for row in rows(_EXTRA)),
             {row[0]: row[1] for row in rows(_KEYS)},
+            frozenset((row[0], row[1]) for row in rows(_AUDITED)),
         )
 
 

@@ -47,6 +47,15 @@ class Scene:
             self.tenant,
             uuid4(),
         )
+        for row_id, versions in ((self.kept, 1), (self.gone, 2), (self.deleted, 2)):
+            self.sql(
+                """insert into audit_events (tenant_id, interaction, action, status, type, entity, entity_version)
+                   select %s, 'update', 'U', 200, 'Appointment', 'Appointment/apt-' || %s, n
+                   from generate_series(1, %s) n""",
+                self.tenant,
+                str(row_id),
+                versions,
+            )
         self.operations = [
             _done("a", "several", ["a/0"], [(self.kept, 1)]),
             _done("b", "once", ["b/0"], [(self.gone, 1)], key="k"),
@@ -145,6 +154,15 @@ PLANTED = {
         """insert into outbox (tenant_id, aggregate_id, event_type, payload)
            values (%(tenant)s, gen_random_uuid(), 'appointment.created', '{"version": 1}')""",
         "0 rows, 1 outbox rows",
+    ),
+    "a change that the audit log does not know": (
+        "delete from audit_events where entity = 'Appointment/apt-' || %(kept)s",
+        "version 1 has no audit event",
+    ),
+    "a change in the audit log that was never made": (
+        """insert into audit_events (tenant_id, interaction, action, status, type, entity, entity_version)
+           values (%(tenant)s, 'update', 'U', 200, 'Appointment', 'Appointment/apt-' || %(kept)s, 2)""",
+        "version 2 has an audit event and is not there",
     ),
     "a slot that changed by itself": (
         """insert into history (tenant_id, table_name, id, version, updated_at, row)

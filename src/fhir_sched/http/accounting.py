@@ -58,6 +58,7 @@ def _is_told(request: Request, response: Response, path: list[str]) -> bool:
 
 def _note_change(journal: Journal, tenant: str, request: Request, response: Response, path: list[str]) -> None:
     last = path[-1] if path else ""
+    exists = request.headers.get(b"if-none-exist", b"")
     # the entries of a Bundle have told of their patients themselves
     done = response.status < HTTPStatus.BAD_REQUEST
     shows = done and path and not _names_nobody(request.segments)
@@ -70,7 +71,7 @@ def _note_change(journal: Journal, tenant: str, request: Request, response: Resp
         headers=response.headers,
         body=response.body if shows else b"",
         sent=request.body if path and (not done or last[:1] == "$") else b"",
-        criteria=request.body if last == "_search" else request.headers.get(b"if-none-exist", b"").partition(b"?")[2],
+        criteria=request.body if last == "_search" else exists.partition(b"?")[2] or exists,
         caller=request.caller,
         request_id=request.request_id,
         address=request.address,
