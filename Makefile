@@ -24,13 +24,13 @@ $(VENV)/installed $(VENV)/installed-dev: pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter %-dev,$@),[dev])'
 	@touch $(VENV)/installed $@
 
-run: install ## serve on http://127.0.0.1:8080 with an embedded PostgreSQL and demo data
-	@FHIR_SCHED_AUTH=$${FHIR_SCHED_AUTH:-open} exec $(BIN)/fhir-sched serve --demo
+run: install ## serve on http://127.0.0.1:8080 with an embedded PostgreSQL and demo data; EVENTS=1 prints events
+	@FHIR_SCHED_AUTH=$${FHIR_SCHED_AUTH:-open} $(if $(EVENTS),FHIR_SCHED_SINKS=$${FHIR_SCHED_SINKS:-stdout:}) exec $(BIN)/fhir-sched serve --demo
 
 test: $(VENV)/installed-dev ## the whole test suite
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-faults: $(VENV)/installed-dev ## kill the server 200 times and PostgreSQL 100 times under load, and more; 25 minutes at most
+faults: $(VENV)/installed-dev ## kill server, PostgreSQL and relays hundreds of times under load, and more; an hour
 	FHIR_SCHED_FAULTS=long $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 check: $(VENV)/installed-dev ## format, lint, types, import layers, security, generated files current

@@ -25,6 +25,7 @@ from fhir_sched.events.session import Connection, connect, under
 from fhir_sched.events.sink import SinkError
 from fhir_sched.events.tally import Tally
 from fhir_sched.settings import PREFIX, Settings
+from fhir_sched.subscriptions import setup as subscriptions
 
 _SAMPLE_S = 1.0
 
@@ -52,8 +53,9 @@ def run(settings: Settings, url: str, *, once: bool, metrics_port: int | None) -
 
 async def _run(settings: Settings, *, once: bool, metrics_port: int | None) -> None:
     tally = Tally()
+    telling = subscriptions.build(settings)
     try:
-        relay = setup.build(settings, tally=tally)
+        relay = setup.build(settings, fanout=telling.fanout if telling else None, tally=tally)
         if relay is None:
             return
         await relay.open()
@@ -62,8 +64,22 @@ async def _run(settings: Settings, *, once: bool, metrics_port: int | None) -> N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, relay.stop)
-    async with _metrics(tally, metrics_port):
+    async with _metrics(tally, metrics_port), _told(telling):
         await (relay.once() if once else relay.run())
+
+
+@asynccontextmanager
+async def _told(telling: subscriptions.Telling | None) -> AsyncIterator[None]:
+    """Send to subscribers what the relay keeps for them."""
+    if telling is None:
+        yield
+        return
+    delivering = asyncio.create_task(telling.delivery.run())
+    try:
+        yield
+    finally:
+        telling.delivery.stop()
+        await delivering
 
 
 @asynccontextmanager
