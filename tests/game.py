@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -390,6 +390,8 @@ def played(machine: type[Game], server: Server, database: Database, games: int, 
         derandomize=not GAMES,
         database=None,
         deadline=None,
+        # to look for a shorter game that fails takes minutes, which are for who plays on purpose
+        phases=[Phase.generate, Phase.shrink] if GAMES else [Phase.generate],
         suppress_health_check=list(HealthCheck),
         print_blob=False,
     )

@@ -313,6 +313,16 @@ def test_an_entry_that_no_longer_waits_gives_its_offer_up(clinic: Clinic, leave:
     assert _offers(clinic)[0] == (row_id(entry), row_id(slot), "withdrawn")
 
 
+def test_a_shared_slot_is_offered_to_as_many_as_it_has_room_for(clinic: Clinic) -> None:
+    for patient in (ANN, BOB, CAT):
+        _waits(clinic, patient)
+    room = [{"url": EXTENSION + "slot-capacity", "valueInteger": 2}]
+    course = clinic.slot(clinic.schedule(), NINE, extension=room)
+    assert {each["slot"][0]["reference"] for each in _offered(clinic, ANN, BOB)} == {name(course)}
+    _looked(clinic)
+    assert len(clinic.found("Appointment?status=pending")) == 2
+
+
 def test_a_practitioner_who_is_busy_elsewhere_is_not_offered(clinic: Clinic) -> None:
     of = clinic.schedule()
     clinic.booked(doctor=of["actor"][0]["reference"], start=NINE, end=TEN)
