@@ -95,7 +95,9 @@ def _server(url: str, *, smart: bool) -> Iterator[tuple[int, psutil.Process, Tok
     command = Path(sys.executable).parent / "fhir-sched"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SCHED_")}
     keys = tempfile.TemporaryDirectory()
-    given = {"FHIR_SCHED_DATABASE_URL": url, "FHIR_SCHED_DATA_DIR": keys.name, "FHIR_SCHED_DEV_KEY": str(smart)}
+    # the requests name a host without its port, the tokens the whole base
+    public = {"FHIR_SCHED_PUBLIC_URL": f"http://127.0.0.1:{port}", "FHIR_SCHED_DEV_KEY": str(smart)}
+    given = {"FHIR_SCHED_DATABASE_URL": url, "FHIR_SCHED_DATA_DIR": keys.name, **public}
     process = subprocess.Popen(
         [command, "serve", "--auth", "smart" if smart else "open", "--port", str(port)],
         env={**environment, **given},
