@@ -557,3 +557,42 @@ def test_a_tenants_data_are_nowhere_else(practice: Practice) -> None:
             answer = other.get(path)
             assert answer.status_code == 403
             assert str(practice.tenant) not in answer.text
+
+
+def found_times(client: httpx.Client, *given: Resource) -> httpx.Response:
+    """The answer to $find over the whole day."""
+    window = [{"name": edge, "valueDateTime": f"2036-06-0{day}T00:00:00Z"} for edge, day in (("start", 1), ("end", 2))]
+    return client.post("Appointment/$find", json={"resourceType": "Parameters", "parameter": [*window, *given]})
+
+
+def test_ann_finds_times_for_herself_alone(practice: Practice) -> None:
+    mine = found_times(practice.ann)
+    proposed = [entry["resource"] for entry in as_resource(mine)["entry"]]
+    assert len(proposed) == as_resource(found_times(practice.staff))["total"] == 5
+    assert {each["participant"][0]["actor"]["reference"] for each in proposed} == {ANN}
+    assert SECRET not in mine.text
+    named = {"name": "patient-reference", "valueReference": {"reference": BOB}}
+    refusal(found_times(practice.ann, named), 403)
+    assert found_times(practice.staff, named).status_code == 200
+    assert only(practice.ann.post("Appointment/$hold", json=reference(proposed[0]["id"])))["status"] == "pending"
+
+
+@pytest.mark.parametrize(
+    ("scope", "status", "found"),
+    [
+        ("patient/Appointment.s patient/Slot.s", 200, 5),
+        ("patient/Appointment.s patient/Slot.s?status=busy", 200, 0),
+        ("patient/Appointment.s patient/Slot.s?start=ge2036-06-01T14:00:00Z", 200, 3),
+        ("patient/Appointment.s", 403, 0),
+        ("patient/Slot.s", 403, 0),
+        ("patient/Appointment.cu patient/Slot.r", 403, 0),
+    ],
+)
+def test_finding_needs_to_search_both_and_keeps_to_what_a_scope_shows(
+    practice: Practice, scope: str, status: int, found: int
+) -> None:
+    with practice.client(scope, patient=ANN) as client:
+        answer = found_times(client)
+    assert answer.status_code == status
+    if status == 200:
+        assert as_resource(answer)["total"] == found
