@@ -41,7 +41,7 @@ def searchset(
 ) -> bytes:
     """The Bundle of entries; `links` are (relation, URL), `warnings` become one OperationOutcome entry."""
     if warnings:
-        parts.append(_warning_entry(warnings))
+        parts.append(outcome_entry([Issue(Kind.NOT_SUPPORTED, each, severity="warning") for each in warnings]))
     head = b'{"resourceType":"Bundle","type":"searchset"'
     if total is not None:
         head += b',"total":%d' % total
@@ -52,8 +52,8 @@ def searchset(
     return body + b"}"
 
 
-def _warning_entry(warnings: Sequence[str]) -> bytes:
-    issues = [Issue(Kind.NOT_SUPPORTED, warning, severity="warning") for warning in warnings]
+def outcome_entry(issues: Sequence[Issue]) -> bytes:
+    """An entry for an OperationOutcome with these issues."""
     outcome = orjson.dumps(operation_outcome(issues))
     # Only what a client creates may lack a fullUrl (R4, Bundle.entry.fullUrl); this one is named by its content.
     name = uuid5(NAMESPACE_OID, outcome.decode())

@@ -16,7 +16,7 @@ from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.paging import Page, page_of, token
 from fhir_sched.interactions.proposing import SCHEDULE, SCHEDULES, SLOT, SLOTS, appointment
 from fhir_sched.mapping import to_resource
-from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
+from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.reference import of_element
 from fhir_sched.scheduling.proposal import SUFFIX_DIGITS, Proposal
 from fhir_sched.search import openings
@@ -73,14 +73,11 @@ def _total(found: Sequence[Sequence[bytes | None]], shown: int, more: bool) -> i
 def _remarks(entries: list[bytes], total: int, page: Page) -> Iterator[bytes]:
     """An OperationOutcome where the searchset would be empty (the profile wants an entry), or the total is cut."""
     if not entries and page.after is None and page.count:
-        yield _outcome("No appointment is available: widen the window, or name fewer participants and codes.")
+        said = "No appointment is available: widen the window, or name fewer participants and codes."
+        yield bundle.outcome_entry([Issue(Kind.INFORMATIONAL, said, severity="information")])
     elif total >= COUNTED and page.after is None:
-        yield _outcome(f"There are at least {COUNTED}; no more were counted.")
-
-
-def _outcome(said: str) -> bytes:
-    body = dumps(operation_outcome([Issue(Kind.INFORMATIONAL, said, severity="information")]))
-    return b'{"resource":%b,"search":{"mode":"outcome"}}' % body
+        said = f"There are at least {COUNTED}; no more were counted."
+        yield bundle.outcome_entry([Issue(Kind.INFORMATIONAL, said, severity="information")])
 
 
 def _entry(context: Context, row: Sequence[bytes | None], asked: _Asked) -> bytes:
