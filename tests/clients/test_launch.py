@@ -93,7 +93,7 @@ def test_an_app_that_the_ehr_launches_books_with_the_token_it_is_given(
 
     steps = walked("launch.mjs", guarded.base(tenant), opening.schedule, launch, who, others)
 
-    assert steps == ["launch", "free slots", "book", "other patients", "cancel"]
+    assert steps == ["launch", "free slots", "book", "other patients", "cancel", "find, hold, book"]
 
 
 def test_a_backend_service_with_a_key_of_its_own_fills_a_calendar_and_books(guarded: Server, ehr: Ehr) -> None:

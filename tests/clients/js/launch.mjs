@@ -85,3 +85,27 @@ const cancelled = await client.patch(`Appointment/${booked.id}`, [{ op: "replace
 assert.equal(cancelled.meta.versionId, "2");
 assert.equal((await client.request(`Slot/${free[0].id}`)).status, "free");
 passed("cancel");
+
+// What a scheduling app does by IHE ITI Scheduling: propose, keep, book.
+const operation = (name, ...parameter) =>
+  client.request({
+    url: `Appointment/$${name}`,
+    method: "POST",
+    headers: { "content-type": "application/fhir+json" },
+    body: JSON.stringify({ resourceType: "Parameters", parameter }),
+  });
+const named = (id) => ({ name: "appointment-reference", valueReference: { reference: `Appointment/${id}` } });
+const found = await operation(
+  "find",
+  { name: "start", valueDateTime: free[0].start },
+  { name: "end", valueDateTime: free.at(-1).end },
+  { name: "patient-reference", valueReference: { reference: PATIENT } },
+);
+const [proposal] = found.entry.map((each) => each.resource).filter((each) => each.resourceType === "Appointment");
+assert.deepEqual(proposal.slot, [{ reference: `Slot/${free[0].id}` }]);
+const held = (await operation("hold", named(proposal.id))).entry[0].resource;
+assert.equal(held.status, "pending");
+await refused(409, statusOf, client.create(appointment(free[0])));
+const confirmed = (await operation("book", named(held.id))).entry[0].resource;
+assert.deepEqual([confirmed.id, confirmed.status], [held.id, "booked"]);
+passed("find, hold, book");
