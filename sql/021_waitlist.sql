@@ -124,14 +124,16 @@ exception when data_exception then
 end
 $$;
 
--- The strings of a member that is one string or a list of them; null when it is not there or something else.
+-- The strings of a member that is one string or a list of them, under its name or that without its last letter (days,
+-- day); null when it is not there or something else.
 create function fhir_sched_words(document jsonb, member text) returns text[]
 language sql immutable
 as $$
-    select case jsonb_typeof(document -> member)
-        when 'string' then array[document ->> member]
-        when 'array' then array(select jsonb_array_elements_text(document -> member))
+    select case jsonb_typeof(said)
+        when 'string' then array[said #>> '{}']
+        when 'array' then array(select jsonb_array_elements_text(said))
     end
+    from (select coalesce(document -> member, document -> left(member, -1)) as said) as found
 $$;
 
 -- Whether a schedule is of one of these actors, written as references (Practitioner/…) or, for `kind`, as bare ids.
@@ -169,7 +171,8 @@ begin
     if kind is null and entry.schedule_id is null and entry.start_at is null and entry.end_at is null
         and actors = '{}' and entry.fhir -> 'requestedPeriod' is null
         and not said ?| array[
-            'schedules', 'practitioners', 'locations', 'serviceTypes', 'earliest', 'latest', 'days', 'after', 'before'
+            'schedules', 'schedule', 'practitioners', 'practitioner', 'locations', 'location', 'serviceTypes',
+            'serviceType', 'earliest', 'latest', 'days', 'day', 'after', 'before'
         ] then
         return false;
     end if;

@@ -23,7 +23,7 @@ begin
         from waitlist_openings o
         where o.tenant_id = tenant
         order by o.id
-        limit 100
+        limit 20
         for update skip locked
     loop
         looked := true;
@@ -44,6 +44,9 @@ begin
         from waitlist_entries w
         where w.tenant_id = tenant
           and w.status = 'waiting'
+          -- what a column says, before the function is asked about the rest
+          and (w.schedule_id is null or w.schedule_id = s.schedule_id)
+          and (w.appointment_type in ('', s.appointment_type) or s.appointment_type is null)
           and not exists (
               select
               from waitlist_offers f

@@ -62,7 +62,7 @@ def _offered(clinic: Clinic, *patients: str) -> list[Resource]:
 
 def _looked(clinic: Clinic) -> None:
     """Wait until the worker has looked at everything that opened."""
-    _soon(lambda: not clinic.sql("select from waitlist_openings where tenant_id = %s", clinic.tenant))
+    _soon(lambda: not clinic.sql("select 1 from waitlist_openings where tenant_id = %s", clinic.tenant))
 
 
 def _nobody(clinic: Clinic) -> None:
@@ -200,7 +200,7 @@ def test_criteria_of_place_and_person_name_a_pool(clinic: Clinic, by: str) -> No
     wishes = {
         "schedules": f'{{"schedules": ["Schedule/{of["id"]}"]}}',
         "practitioners": '{"practitioners": ["Practitioner/else", "rivera"]}',
-        "locations": '{"locations": "Location/north"}',
+        "locations": '{"location": "Location/north"}',
         "serviceTypes": '{"serviceTypes": ["physio"]}',
     }
     if by in wishes:
@@ -256,7 +256,7 @@ def test_who_asks_for_nothing_past_slots_and_closed_doors_are_offered_nothing(cl
 
 def test_a_tenant_where_nobody_waits_writes_nothing_down(clinic: Clinic) -> None:
     _cancel(clinic, clinic.booked(clinic.slot(clinic.schedule(), NINE)))
-    assert clinic.sql("select from waitlist_openings where tenant_id = %s", clinic.tenant) == []
+    assert clinic.sql("select 1 from waitlist_openings where tenant_id = %s", clinic.tenant) == []
 
 
 # what follows
@@ -341,7 +341,7 @@ def test_offers_are_the_tenants_own_and_nobodys_to_change(clinic: Clinic) -> Non
         rows = clinic.sql("select relrowsecurity, relforcerowsecurity from pg_class where relname = %s", table)
         assert rows == [(True, True)]
     with clinic.database.connect_app("00000000-0000-4000-8000-000000000000") as connection:
-        assert connection.execute("select from waitlist_offers").fetchall() == []
+        assert connection.execute("select 1 from waitlist_offers").fetchall() == []
 
 
 # $book

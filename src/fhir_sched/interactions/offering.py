@@ -27,6 +27,7 @@ log = logging.getLogger("fhir_sched.waitlist")
 
 _PAUSE_S = 0.25
 _TROUBLE_S = 5.0
+_OURS = 500
 _AT_ONCE = 500
 """How many offers of one tenant are made before the next tenant has its turn."""
 
@@ -68,24 +69,35 @@ class Offering:
 
     def __init__(self, lanes: Lanes, seconds: int) -> None:
         self._lanes, self._seconds = lanes, seconds
+        self._troubled = False
 
     async def run(self) -> None:
         """Offer what opens, for ever; what the database can't do now is tried again with the next round."""
         while True:
-            pause_s = _TROUBLE_S
+            self._troubled = False
             try:
                 await self.round()
-                pause_s = _PAUSE_S
             except FhirError as error:
-                log.warning("offers wait for the database: %s", error)
-            except Exception:
-                log.exception("an offer failed")
-            await asyncio.sleep(pause_s)
+                self._trouble(error)
+            await asyncio.sleep(_TROUBLE_S if self._troubled else _PAUSE_S)
 
     async def round(self) -> int:
-        """Everything that has opened until now; how many offers were made."""
+        """Everything that has opened until now; how many offers were made. A tenant whose turn fails has another."""
         (rows,) = await self._lanes.write(ANONYMOUS, _TENANTS)
-        return sum([await self._tenant((row[0] or b"").decode()) for row in rows.all()])
+        made = 0
+        for row in rows.all():
+            try:
+                made += await self._tenant((row[0] or b"").decode())
+            except Exception as error:  # noqa: BLE001 - the other tenants have their turn
+                self._trouble(error)
+        return made
+
+    def _trouble(self, error: Exception) -> None:
+        self._troubled = True
+        if isinstance(error, FhirError):
+            log.warning("offers wait for the database: %s", error)
+        else:
+            log.error("an offer failed", exc_info=error)
 
     async def _tenant(self, tenant: str) -> int:
         await self._lanes.write(tenant, _WITHDRAW)
@@ -111,12 +123,19 @@ class Offering:
                 await _make(transaction, tenant, chosen)
                 return 1
         except FhirError as error:
-            if chosen is None or error.status != 409:
+            if chosen is None or error.status >= _OURS:
                 raise
             cause = error.__cause__
             if not (isinstance(cause, DatabaseError) and cause.constraint == "ix_waitlist_offers_open"):
-                await self._lanes.write(tenant, Fragment(_DROP, (chosen.opening,)))
+                await self._drop(tenant, chosen)
             return 0
+        except Exception:
+            if chosen is not None:
+                await self._drop(tenant, chosen)  # else it would fail again and again, and hold up those behind it
+            raise
+
+    async def _drop(self, tenant: str, chosen: _Chosen) -> None:
+        await self._lanes.write(tenant, Fragment(_DROP, (chosen.opening,)))
 
 
 async def _make(transaction: Transaction, tenant: str, chosen: _Chosen) -> None:
