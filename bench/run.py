@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bench import bundles, data, generation, load, pgbench, scenarios, shape
+from bench import bundles, data, generation, holding, load, pgbench, scenarios, shape
 from bench.tokens import Tokens
 from fhir_sched.db.embedded import APP_ROLE
 
@@ -38,7 +38,7 @@ PAGES = 2_000
 REQUESTS_FOR_MEMORY = 100_000
 # more bookings than one machine makes in a second: each run is given its own free slots
 _MOST_BOOKINGS = 15_000
-_GENERATION = "generation"
+_GENERATION, _HOLDING = "generation", "hold_and_book"
 
 Figures = dict[str, dict[str, list[float]]]
 
@@ -63,6 +63,8 @@ def main() -> int:
             results = _results(bench)
             if not arguments.only or _GENERATION in arguments.only:
                 results[_GENERATION] = generation.measure(url)
+            if not arguments.smart and (not arguments.only or _HOLDING in arguments.only):
+                results[_HOLDING] = holding.measure(url, port, bench.turn)
         data.restore(running)
     _print(results)
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
@@ -156,6 +158,7 @@ def _scenarios(port: int, url: str, tokens: Tokens | None) -> list[Scenario]:
         scenarios.READ,
         scenarios.SEARCH,
         scenarios.SEARCH_ACTOR,
+        scenarios.FIND,
         scenarios.page("page_1", scenarios.LONG_SEARCH),
         scenarios.page("page_2000", path),
         bundles.HISTORY,
@@ -272,6 +275,12 @@ def _print(results: dict[str, Any]) -> None:
     far = results.get("page_2000", {}).get("times_page_1")
     if far is not None:
         print(f"\npage 2,000 takes {far:.2f} times as long as page 1")
+    pairs = results.get(_HOLDING)
+    if pairs is not None:
+        print(
+            f"\na time is held and booked {pairs['pairs_per_s']:,.0f} times a second by one client, {pairs['ratio']:.2f}"
+            f" of the same two changes in SQL ({pairs['sql_pairs_per_s']:,.0f})"
+        )
     made = results.get(_GENERATION)
     if made is not None:
         print(

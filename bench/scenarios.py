@@ -249,6 +249,49 @@ SEARCH = _window_scenario("search", _by_schedule)
 SEARCH_ACTOR = _window_scenario("search_actor", _by_actor)
 
 
+# $find: the first 20 proposals of a pool of 50 practitioners within two weeks
+
+POOL = 50
+_PRACTICE = 3
+
+
+def _find(day: int) -> bytes:
+    low = shape.FIRST_DAY + timedelta(days=day)
+    given: list[dict[str, Any]] = [
+        {"name": name, "valueDateTime": f"{moment:%Y-%m-%dT%H:%M:%SZ}"}
+        for name, moment in (("start", low), ("end", low + WEEKS))
+    ]
+    given += [
+        {"name": "practitioner", "valueReference": {"reference": f"Practitioner/{shape.key('d', doctor)}"}}
+        for doctor in range(_PRACTICE, _PRACTICE + POOL * shape.TENANTS, shape.TENANTS)
+    ]
+    path = f"/fhir/{shape.key('t', _PRACTICE)}/Appointment/$find?_count=20"
+    return post(path, {"resourceType": "Parameters", "parameter": given})
+
+
+def _find_script(first: int, clients: int) -> Script:
+    day, tenant = 5, shape.key("t", _PRACTICE)
+    low = shape.FIRST_DAY + timedelta(days=day)
+    setup = (
+        f"\\set low {int(shape.FIRST_DAY.timestamp())} + random(0, {_STARTS - 1}) * 86400\n"
+        f"\\set high :low + {int(WEEKS.total_seconds())}\n"
+    )
+    known = {
+        tenant: f"'{tenant}'::uuid",
+        low.isoformat(): "to_timestamp(:low)",
+        (low + WEEKS).isoformat(): "to_timestamp(:high)",
+    }
+    return scripted(setup, caught(_find(day)), tenant, known)
+
+
+FIND = Scenario(
+    "find",
+    b"200",
+    lambda first, count: [_find(number * 31 % _STARTS) for number in range(first, first + min(count, 1000))],
+    _find_script,
+)
+
+
 # a long search, at its beginning and far inside
 
 LONG_TENANT = shape.key("t", 0)
