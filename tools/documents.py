@@ -26,6 +26,7 @@ from fhir_sched.interactions.idempotent import MAX_KEY
 from fhir_sched.interactions.include import MAX_STEPS, REVERSE_LIMIT
 from fhir_sched.patch.limits import MAX_BYTES, MAX_OPERATIONS
 from fhir_sched.resources import RESOURCES, SERVED
+from fhir_sched.resources.topics import TOPICS
 from fhir_sched.scheduling.booking_rules import RULES
 from fhir_sched.scheduling.statuses import NEXT
 from fhir_sched.search.parse import MAX_CHAIN, MAX_PARAMETERS, MAX_VALUES, modifiers
@@ -34,7 +35,7 @@ from fhir_sched.search.sql import ESTIMATE_LIMIT
 from fhir_sched.settings import PREFIX, Settings
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-DOCUMENTS: Final = ("README.md", "docs/search.md", "docs/operations.md", "docs/rules.md")
+DOCUMENTS: Final = ("README.md", "docs/search.md", "docs/operations.md", "docs/rules.md", "docs/subscriptions.md")
 _REGION: Final = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -201,6 +202,15 @@ def status_order() -> str:
     return table(("after", "may come"), rows)
 
 
+# Subscriptions
+
+
+def topics() -> str:
+    """Every topic, what it tells of, and what its filters search."""
+    rows = ((f"`{topic.name}`", topic.doc, topic.resource) for topic in TOPICS.values())
+    return table(("topic", "an event", "filters search"), rows)
+
+
 REGIONS: Final[dict[str, Callable[[], str]]] = {
     "settings": settings,
     "includes": includes,
@@ -209,6 +219,7 @@ REGIONS: Final[dict[str, Callable[[], str]]] = {
     "database-limits": database_limits,
     "booking-rules": booking_rules,
     "status-order": status_order,
+    "topics": topics,
     **{f"parameters-{name}": lambda name=name: parameters(SERVED[name]) for name in SERVED},  # type: ignore[misc]
 }
 

@@ -20,7 +20,7 @@ from fhir_sched import __version__
 from fhir_sched.settings import PREFIX, Settings, SettingsError, load
 
 _RELAY = (
-    "database_url", "data_dir", "public_url", "sinks", "event_payload", "webhook_secret", "park_after",
+    "database_url", "data_dir", "auth", "public_url", "sinks", "event_payload", "webhook_secret", "park_after",
     "keep_events_days", "allow_private_endpoints", "log_level",
 )  # fmt: skip
 """The settings that the relay reads."""
@@ -293,7 +293,7 @@ def relay(
     metrics_port: int | None,
     **flags: Any,
 ) -> None:
-    """Send the events of the outbox to sinks, until a signal ends it.
+    """Send the events of the outbox to sinks, and to Subscriptions what they ask for, until a signal ends it.
 
     \b
     https://host/path             one POST an event, signed with WEBHOOK_SECRET

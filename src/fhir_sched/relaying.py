@@ -42,7 +42,7 @@ class RelayError(Exception):
 
 def run(settings: Settings, url: str, *, once: bool, metrics_port: int | None) -> None:
     """Relay events of the database at `url` until a signal ends it, or until nothing is left. Raises RelayError."""
-    if not settings.sinks:
+    if once and not settings.sinks:
         raise RelayError(f"say where events go, by --sink URL or {PREFIX}SINKS; see `fhir-sched relay --help`", 2)
     logs.configure(settings.log_level)
     findings = doctor.check(url, durability=False)

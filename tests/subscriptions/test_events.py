@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from uuid import uuid4
 
-from clinic import EXTENSION, Clinic, as_resource, name, row_id
+from clinic import EXTENSION, Clinic, appointment, as_resource, name, row_id
 from subscriber import Subscriber, following
 
 
@@ -93,3 +95,46 @@ def test_what_is_generated_together_is_one_event_of_its_schedule(clinic: Clinic,
         "update slots set status = 'busy' where schedule_id = %s and start_at = '2030-05-06T11:00Z'", row_id(schedule)
     )
     assert [each["number"] for each in subscriber.events(2)] == [1, 2]
+
+
+def test_an_exception_over_booked_time_is_heard_of_for_each_appointment(clinic: Clinic, subscriber: Subscriber) -> None:
+    schedule = clinic.schedule()
+    slots = [clinic.slot(schedule, f"2030-05-06T{hour}:00:00Z") for hour in ("09", "10", "11")]
+    first, second, third = (clinic.booked(slot, patient=f"Patient/{uuid4()}") for slot in slots)
+    patients = [each["participant"][0]["actor"]["reference"] for each in (second, third)]
+    following(clinic, subscriber, "schedule-conflict", f"Appointment?patient={','.join(patients)}")
+    clinic.sql(
+        "insert into schedule_exceptions (tenant_id, schedule_id, start_at, end_at, type)"
+        " values (%s, %s, '2030-05-06T10:00Z', '2030-05-07T00:00Z', 'holiday')",
+        clinic.tenant, row_id(schedule),
+    )  # fmt: skip
+    heard = subscriber.events(2)
+    assert [each["number"] for each in heard] == [1, 2]
+    assert {each["focus"] for each in heard} == {name(second), name(third)}
+    assert name(first) not in {each["focus"] for each in heard}
+
+
+def test_an_offer_of_a_freed_slot_is_heard_of_by_whom_it_is_for(clinic: Clinic, subscriber: Subscriber) -> None:
+    routine = {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v2-0276", "code": "ROUTINE"}]}
+    waiting = clinic.create(appointment(patient=f"Patient/{uuid4()}", status="waitlist", appointmentType=routine))
+    following(clinic, subscriber, "waitlist-offered", f"Appointment?_id={waiting['id']}", content="full-resource")
+    clinic.slot(clinic.schedule(), "2036-06-02T09:00:00Z")
+    assert subscriber.events(1) == [{"number": 1, "focus": name(waiting)}]
+    (post,) = subscriber.posted(1, "event-notification")
+    assert post.bundle["entry"][1]["resource"] == waiting
+
+
+def test_events_of_other_programs_own_making_are_no_topic_s(clinic: Clinic, subscriber: Subscriber) -> None:
+    following(clinic, subscriber, "appointment-changed")
+    row = str(uuid4())
+    mimicry = ["{}", "null", "[1]", '{"row": {}}'] + [
+        json.dumps({"id": row, "row": {"id": row}, **each})
+        for each in ({}, {"version": "one"}, {"version": 10**12}, {"version": 1, "previous": 3})
+    ]
+    for event, payload in itertools.product(("appointment.created", "schedule.conflict", "slots.generated"), mimicry):
+        clinic.sql(
+            "insert into outbox (tenant_id, aggregate_id, event_type, payload) values (%s, %s, %s, %s)",
+            clinic.tenant, row, event, payload,
+        )  # fmt: skip
+    booked = clinic.booked()
+    assert subscriber.events(1) == [{"number": 1, "focus": name(booked)}]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from clinic import EXTENSION, Clinic, Resource, as_resource, name, row_id
 from db import Database
+from fhir_sched.settings import PREFIX
 from server import Server
 from subscriber import Subscriber, following
 
@@ -123,3 +126,17 @@ def test_a_transaction_that_began_before_the_subscription_and_ended_after_it_is_
             clinic.sql("update appointments set reason = 'in time' where id = %s", row_id(other))
             following(clinic, subscriber, "appointment-changed")
         assert subscriber.events(1) == [{"number": 1, "focus": name(booked)}]
+
+
+def test_a_relay_in_a_process_of_its_own_tells_subscribers_without_any_sink(
+    clinic: Clinic, database: Database, subscriber: Subscriber
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= {f"{PREFIX}DATABASE_URL": database.app_url, f"{PREFIX}AUTH": "open"}
+    command = [sys.executable, "-c", "from fhir_sched.cli import main; main()", "relay", "--allow-private"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as relay:
+        following(clinic, subscriber, "appointment-changed")
+        booked = clinic.booked()
+        assert subscriber.events(1) == [{"number": 1, "focus": name(booked)}]
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(15) == 0

@@ -12,13 +12,16 @@ from typing import Any, Final
 
 import orjson
 
+from fhir_sched import codec
 from fhir_sched.definition import Resource, Source
 from fhir_sched.events.event import Event, kind
+from fhir_sched.reference import is_uuid
 from fhir_sched.resources import APPOINTMENT
 from fhir_sched.resources.topics import TOPICS, Topic
 from fhir_sched.search.among import Version
 
 _ACTIONS: Final = {"created": "created", "deleted": "deleted"}
+_TOO_LARGE: Final = 2**31
 _APPOINTMENTS: Final = APPOINTMENT.sources[0]
 
 
@@ -62,25 +65,30 @@ def changes(events: Sequence[Event], wanted: frozenset[str]) -> Iterator[Change]
         payload = orjson.loads(event.payload)
         for topic in concerned:
             if not topic.became or _became(payload, topic.became):
-                yield from (Change(event, topic, focus) for focus in _foci(event, topic, payload))
+                yield from (Change(event, topic, focus) for focus in _foci(event, payload))
 
 
 def _became(payload: Mapping[str, Any], status: str) -> bool:
-    before = payload.get("previous", {}).get("status", status)
+    previous = payload.get("previous")
+    before = previous.get("status", status) if isinstance(previous, dict) else status
     return bool(payload["row"].get("status") == status != before)
 
 
-def _foci(event: Event, topic: Topic, payload: Mapping[str, Any]) -> Iterator[Focus]:
-    known = kind(event.type)
-    if known is None:
+def _foci(event: Event, payload: Mapping[str, Any]) -> Iterator[Focus]:
+    """The resources that an event is about; none for a row that only looks like one of ours."""
+    known, version = kind(event.type), payload.get("version")
+    if known is None or not isinstance(version, int) or not 0 < version < _TOO_LARGE:
         return
     if event.type == "slots.generated":
-        made = payload.get("slots", {})
-        between = (str(made.get("start", "-infinity")), str(made.get("end", "infinity")))
-        yield Focus(*known, event.aggregate, int(payload["version"]), "created", between)
+        made = payload.get("slots")
+        ends = [str(made.get(name)) for name in ("start", "end")] if isinstance(made, dict) else [""]
+        if all(codec.interval(each) for each in ends):
+            yield Focus(*known, event.aggregate, version, "created", (ends[0], ends[-1]))
     elif event.type == "schedule.conflict":
-        for row_id in payload.get("appointments") or ():
-            yield Focus(APPOINTMENT, _APPOINTMENTS, str(row_id), None, "updated")
+        covered = payload.get("appointments")
+        for row_id in covered if isinstance(covered, list) else ():
+            if is_uuid(str(row_id)):
+                yield Focus(APPOINTMENT, _APPOINTMENTS, str(row_id), None, "updated")
     else:
         action = _ACTIONS.get(event.type.rpartition(".")[2], "updated")
-        yield Focus(*known, event.aggregate, int(payload["version"]), action)
+        yield Focus(*known, event.aggregate, version, action)
