@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from fhir_sched import bundle
 from fhir_sched.definition import References, Resource, Source
@@ -32,30 +33,45 @@ class Found:
     row: Row
 
     @property
-    def name(self) -> str:
-        """`Slot/slt-<uuid>`."""
-        return f"{self.resource.type}/{self.source.prefix}-{(self.row[0] or b'').decode()}"
+    def key(self) -> tuple[str, bytes | None]:
+        """What tells it from all others: the prefix of its source and its UUID."""
+        return self.source.prefix, self.row[0]
+
+    @property
+    def fhir_id(self) -> str:
+        """`slt-<uuid>`."""
+        return f"{self.source.prefix}-{(self.row[0] or b'').decode()}"
 
 
 async def included(context: Context, query: Query, matches: Sequence[Found]) -> tuple[list[bytes], list[str]]:
     """The entries that the includes of a query add to its matches, and what to warn of."""
     if not query.includes:
         return [], []
-    seen = {each.name for each in matches}
+    seen = {each.key for each in matches}
     warnings: list[str] = []
     entries: list[bytes] = []
     fresh = list(matches)
     for step in range(MAX_STEPS):
         steps = [include for include in query.includes if include.iterate or step == 0]
         found = [each for include in steps for each in await _follow(context, include, fresh, warnings)]
-        fresh = [each for each in {each.name: each for each in found}.values() if each.name not in seen]
-        seen |= {each.name for each in fresh}
-        for each in fresh:
-            write = context.writer(each.resource, each.source)
-            entries += bundle.entries(context.base, each.resource, each.source, [each.row], write, b"include")
+        distinct = {each.key: each for each in found}
+        fresh = [each for key, each in distinct.items() if key not in seen]
+        seen |= distinct.keys()
+        entries += _entries(context, fresh)
         if not fresh:
             break
     return entries, warnings
+
+
+def _entries(context: Context, found: Sequence[Found]) -> list[bytes]:
+    """An entry for each; those of one table that follow each other are written together."""
+    entries: list[bytes] = []
+    for source, group in groupby(found, lambda each: each.source):
+        listed = list(group)
+        resource = listed[0].resource
+        rows = [each.row for each in listed]
+        entries += bundle.entries(context.base, resource, source, rows, context.writer(resource, source), b"include")
+    return entries
 
 
 async def _follow(context: Context, include: Include, found: Sequence[Found], warnings: list[str]) -> list[Found]:
@@ -124,7 +140,7 @@ def _hosted(include: Include, found: Found, base: str) -> Iterable[tuple[str, st
 
 
 async def _referring(context: Context, include: Include, found: Sequence[Found], warnings: list[str]) -> list[Found]:
-    ids = [each.name.partition("/")[2] for each in found if each.resource.type in include.param.targets]
+    ids = [each.fhir_id for each in found if each.resource.type in include.param.targets]
     if not ids or include.target not in ("", *(each.resource.type for each in found)):
         return []
     criterion = Criterion(include.param, tuple(ReferenceValue("", fhir_id) for fhir_id in ids))
