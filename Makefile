@@ -51,6 +51,7 @@ format: $(VENV)/installed-dev ## let ruff format and mend what it can
 
 bench: $(VENV)/installed-dev ## benchmarks, each figure beside the same SQL in pgbench
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.events
 
 clean: ## remove .venv and everything that was made here (not the data of the embedded PostgreSQL)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -32,6 +32,7 @@ log = logging.getLogger("fhir_sched.events")
 _AT_ONCE: Final = 2
 """Batches under way: while one waits for a sink, the database works on the other."""
 _FAN_OUT: Final = 200
+_PACE_S: Final = 0.01
 _GRACE_S: Final = 3.0
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _STEADY_S: Final = 5.0
@@ -144,6 +145,8 @@ class Relay:
                     await self._rest(_LOOK_S)
                 elif await self._round([connection, second]):
                     await waking.worked()
+                    # what comes meanwhile goes together: many small rounds cost the database more than few
+                    await self._rest(_PACE_S)
                 else:
                     await self._unless_stopped(waking.pause())
 

@@ -1,7 +1,8 @@
 """Events on their way: from the outbox to every sink at once, and later from the deliveries to one sink.
 
 Laws: nothing is marked before it has arrived; each step is one transaction of one tenant that holds its rows, so a
-relay that is killed has marked nothing, and what it sent is sent again under the same id.
+relay that is killed has marked nothing, and what it sent is sent again under the same id. For the same reason its
+commits need not wait for the disk, which bookings wait for: a mark that a crash of PostgreSQL undoes is a repeat.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Sending:
 
     async def relay(self, connection: Connection, tenant: str, channels: Sequence[Channel], limit: int) -> int:
         """Take new events of a tenant, offer them to every sink, mark them; how many there were."""
-        async with under(connection, tenant):
+        async with under(connection, tenant, hurried=True):
             events = await outbox.take(connection, tenant, limit)
             if not events:
                 return 0
@@ -73,7 +74,7 @@ class Sending:
 
     async def catch_up(self, connection: Connection, tenant: str, channel: Channel) -> int:
         """Send what is due to one sink; how many deliveries were looked at."""
-        async with under(connection, tenant):
+        async with under(connection, tenant, hurried=True):
             due = await deliveries.take(connection, tenant, channel.name, channel.batch)
             if not due:
                 return 0

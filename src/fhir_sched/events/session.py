@@ -46,8 +46,14 @@ async def connect(conninfo: str) -> Connection:
 
 
 @asynccontextmanager
-async def under(connection: Connection, tenant: str) -> AsyncIterator[None]:
-    """A transaction of that tenant: committed at the end of the block, rolled back on any error."""
+async def under(connection: Connection, tenant: str, *, hurried: bool = False) -> AsyncIterator[None]:
+    """A transaction of that tenant: committed at the end of the block, rolled back on any error.
+
+    A `hurried` one does not wait until it is on disk: for what may be done again after a crash.
+    """
     async with connection.transaction():
-        await connection.execute("select set_config('app.tenant_id', %s, true)", [tenant])
+        await connection.execute(
+            "select set_config('app.tenant_id', %s, true), set_config('synchronous_commit', %s, true)",
+            [tenant, "off" if hurried else "on"],
+        )
         yield
