@@ -278,8 +278,8 @@ def _print(results: dict[str, Any]) -> None:
     pairs = results.get(_HOLDING)
     if pairs is not None:
         print(
-            f"\na time is held and booked {pairs['pairs_per_s']:,.0f} times a second by one client, {pairs['ratio']:.2f}"
-            f" of the same two changes in SQL ({pairs['sql_pairs_per_s']:,.0f})"
+            f"\na time is held and booked {pairs['pairs_per_s']:,.0f} times a second by one client,"
+            f" {pairs['ratio']:.2f} of the same two changes in SQL ({pairs['sql_pairs_per_s']:,.0f})"
         )
     made = results.get(_GENERATION)
     if made is not None:

@@ -7,6 +7,7 @@ changes each.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from psycopg.types.json import Jsonb
 from clinic import EXTENSION, PATIENT, Clinic, Resource, schedule
 from db import Database
 from diary import NEXT, Diary, RefusedError, Slot, Span, Visit
+from fhir_sched.scheduling.proposal import Proposal
 from laws import LAWS
 from server import Server
 
@@ -281,6 +283,63 @@ class Game(RuleBasedStateMachine):
         values = (key, self.clinic.tenant, PATIENT[8:], keys[0], "pending", at(begins), at(ends))
         done = self._sql(insert, *values, None if doctor is None else self.doctors[doctor], self.clinic.tenant)
         self._agree(done, lambda: self.diary.add_visit(key, visit, api=False))
+
+    def _invoke(self, operation: str, fhir_id: str) -> tuple[bool, Resource]:
+        """Whether the operation was done to that appointment or proposal, and what came back."""
+        given = {"name": "appointment-reference", "valueReference": {"reference": f"Appointment/{fhir_id}"}}
+        return self._http("POST", f"Appointment/${operation}", {"resourceType": "Parameters", "parameter": [given]})
+
+    @precondition(lambda self: self.diary.slots)
+    @rule(number=some, operation=st.sampled_from(["hold", "book"]))
+    def take_proposal(self, number: int, operation: str) -> None:
+        """What $find would propose is held, or booked at once, with the practitioner of the schedule."""
+        slot_key = self._pick(self.diary.slots, number)
+        slot, key = self.diary.slots[slot_key], uuid4()
+        done, found = self._invoke(operation, Proposal(str(slot_key), (), f"Patient/{uuid4()}").id)
+        key = UUID(found["entry"][0]["resource"]["id"][4:]) if done else key
+        status = "pending" if operation == "hold" else "booked"
+        visit = Visit(status, (slot_key,), slot.start, slot.end, 2 + slot.schedule, hold=operation == "hold")
+        self._agree(done, lambda: self.diary.add_visit(key, visit, api=True))
+
+    @precondition(lambda self: any(visit.hold for visit in self.diary.visits.values()))
+    @rule(number=some)
+    def confirm(self, number: int) -> None:
+        """A hold is booked, unless it is over."""
+        key = self._pick({key: visit for key, visit in self.diary.visits.items() if visit.hold}, number)
+        visit = replace(self.diary.visits[key], status="booked")
+        done, _ = self._invoke("book", f"apt-{key}")
+        self._agree(done, lambda: self.diary.change_visit(key, visit, api=True))
+
+    @rule(number=st.sampled_from([None, 0, 1]))
+    def find(self, number: int | None) -> None:
+        """What is proposed is what is free."""
+        self._tidy()
+        times = (("start", at(0)), ("end", at(PLACES + 2)))
+        given: list[Resource] = [{"name": name, "valueDateTime": moment} for name, moment in times]
+        if number is not None:
+            actor = self.schedules[number]["actor"][0]["reference"]
+            given.append({"name": "practitioner", "valueReference": {"reference": actor}})
+        body = {"resourceType": "Parameters", "parameter": given}
+        done, found = self._http("POST", "Appointment/$find?_count=50", body)
+        assert done, found
+        matches = [each["resource"] for each in found["entry"] if each["search"]["mode"] == "match"]
+        proposed = [UUID(each["slot"][0]["reference"][9:]) for each in matches]
+        assert [each["start"] for each in matches] == sorted(each["start"] for each in matches)
+        free = {key for key, slot in self.diary.slots.items() if slot.status == "free"}
+        asked = {key for key in free if number in (None, self.diary.slots[key].schedule)}
+        assert set(proposed) <= asked
+        assert len(proposed) == len(set(proposed))
+        assert not [key for key in asked - set(proposed) if self.may_be_held(key)]
+
+    def may_be_held(self, key: UUID) -> bool:
+        """Whether a hold of that slot, with the practitioner of its schedule, would be accepted."""
+        slot = self.diary.slots[key]
+        visit = Visit("pending", (key,), slot.start, slot.end, 2 + slot.schedule, hold=True)
+        try:
+            copy.deepcopy(self.diary).add_visit(UUID(int=0), visit, api=True)
+        except RefusedError:
+            return False
+        return True
 
     @precondition(lambda self: any(visit.hold and not visit.over for visit in self.diary.visits.values()))
     @rule(number=some)
