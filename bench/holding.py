@@ -21,6 +21,8 @@ from fhir_sched.scheduling.proposal import Proposal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bench.tokens import Tokens
+
 PAIRS: Final = 200
 ROUNDS: Final = 5
 _HOLD: Final = """
@@ -33,14 +35,14 @@ _BOOK: Final = "update appointments set status = 'booked' where tenant_id = %s a
 _SESSION: Final = "select set_config('app.tenant_id', %s, true), set_config('app.writer', 'fhir', true)"
 
 
-def measure(url: str, port: int, first: int) -> dict[str, float]:
+def measure(url: str, port: int, first: int, tokens: Tokens | None) -> dict[str, float]:
     """Pairs a second of both, and the ratio taken within a round; free slots from the turn `first` on are used up."""
     turns = iter(range(first, first + 2 * PAIRS * (ROUNDS + 1)))
     web = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with psycopg.connect(url, autocommit=True) as connection:
 
         def by_http(turn: int) -> None:
-            _over_http(web, turn)
+            _over_http(web, turn, tokens)
 
         def by_sql(turn: int) -> None:
             _in_sql(connection, turn)
@@ -75,18 +77,20 @@ def _names(turn: int) -> dict[str, Any]:
     }
 
 
-def _over_http(web: http.client.HTTPConnection, turn: int) -> None:
+def _over_http(web: http.client.HTTPConnection, turn: int, tokens: Tokens | None) -> None:
     named = _names(turn)
     base = f"/fhir/{named['tenant']}/Appointment"
-    held = _invoke(web, f"{base}/$hold", Proposal(named["slot"], (), f"Patient/{named['patient']}").id)
-    _invoke(web, f"{base}/$book", held)
+    headers = tokens.of(base) if tokens else {}
+    held = _invoke(web, f"{base}/$hold", Proposal(named["slot"], (), f"Patient/{named['patient']}").id, headers)
+    _invoke(web, f"{base}/$book", held, headers)
 
 
-def _invoke(web: http.client.HTTPConnection, path: str, fhir_id: str) -> str:
+def _invoke(web: http.client.HTTPConnection, path: str, fhir_id: str, headers: dict[str, str]) -> str:
     """The id of the appointment that the operation answers. RuntimeError for any other answer."""
     given = {"name": "appointment-reference", "valueReference": {"reference": f"Appointment/{fhir_id}"}}
     body = json.dumps({"resourceType": "Parameters", "parameter": [given]})
-    web.request("POST", path, body, {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"})
+    accepted = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json"}
+    web.request("POST", path, body, {**accepted, **headers})
     answer = web.getresponse()
     found = json.loads(answer.read())
     if answer.status != http.client.OK:

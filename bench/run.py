@@ -64,7 +64,7 @@ def main() -> int:
             if not arguments.only or _GENERATION in arguments.only:
                 results[_GENERATION] = generation.measure(url)
             if not arguments.smart and (not arguments.only or _HOLDING in arguments.only):
-                results[_HOLDING] = holding.measure(url, port, bench.turn)
+                results[_HOLDING] = holding.measure(url, port, bench.turn, tokens)
         data.restore(running)
     _print(results)
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
