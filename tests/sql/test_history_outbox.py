@@ -130,3 +130,15 @@ def test_truncate_is_a_delete_of_every_row(clinic: Clinic) -> None:
         assert clinic.rows(f"select from {derived} = %s", booked) == []
     clinic.root().execute("truncate schedules cascade")
     assert history(clinic, slots[0])[-1][1] is True
+
+
+@pytest.mark.parametrize("program", ["staff", "api"])
+def test_an_event_tells_what_a_changed_status_was_before(clinic: Clinic, program: str) -> None:
+    connection: Connection = getattr(clinic, program)()
+    slot = clinic.slot(clinic.schedule(), 0, connection)
+    for change in ("status = 'busy'", "appointment_type = 'x'", "status = 'free'"):
+        connection.execute(f"update slots set {change} where id = %s", [slot])
+    told = clinic.rows(
+        "select payload -> 'previous', xid is not null from outbox where aggregate_id = %s order by created_at", slot
+    )
+    assert told == [(None, True), ({"status": "free"}, True), (None, True), ({"status": "busy"}, True)]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,7 @@ from clinic import EXTENSION, Clinic, Resource, as_resource, name, row_id
 from db import Database
 from fhir_sched.settings import PREFIX
 from server import Server
-from subscriber import Subscriber, following
+from subscriber import WAIT_S, Subscriber, events, following
 
 _RULE = [
     {"url": "daysOfWeek", "valueCode": "mon"}, {"url": "startTime", "valueTime": "09:00:00"},
@@ -140,3 +141,23 @@ def test_a_relay_in_a_process_of_its_own_tells_subscribers_without_any_sink(
         assert subscriber.events(1) == [{"number": 1, "focus": name(booked)}]
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(15) == 0
+
+
+def test_events_are_kept_for_as_long_as_the_settings_say(
+    clinic: Clinic, database: Database, subscriber: Subscriber
+) -> None:
+    with relaying(database):
+        made = following(clinic, subscriber, "appointment-changed")
+        clinic.booked()
+        kept = clinic.booked(start="2026-06-02T11:00:00Z", end="2026-06-02T11:15:00Z")
+        subscriber.events(2)
+    clinic.sql(
+        "update subscription_events set occurred_at = now() - interval '31 days' where number = 1 and tenant_id = %s",
+        clinic.tenant,
+    )
+    with relaying(database):
+        end = time.monotonic() + WAIT_S
+        while len(found := events(clinic.read(f"{name(made)}/$events"))) > 1:
+            assert time.monotonic() < end, found
+            time.sleep(0.05)
+    assert found == [{"number": 2, "focus": name(kept)}]

@@ -71,6 +71,15 @@ where s.tenant_id = $1::uuid
   and s.id = $2::uuid
   and s.claim = $3::bigint
 """
+_REMOVE_OLD: Final = """
+delete from subscription_events e
+using subscriptions s
+where e.tenant_id = $1::uuid
+  and e.occurred_at < clock_timestamp() - make_interval(days => $2::integer)
+  and s.tenant_id = e.tenant_id
+  and s.id = e.subscription_id
+  and (e.number <= s.delivered or s.status = 'error')
+"""
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,11 @@ def claimed(tenant: str, row: Row) -> Claimed:
         int(words[9]),
         words[10] == "t",
     )
+
+
+def remove_old(tenant: str, days: int) -> Fragment:
+    """Removes the events that are older than that, but for those that are still to be sent."""
+    return statement(_REMOVE_OLD, tenant, str(days))
 
 
 def release(tenant: str, claim: int) -> Fragment:

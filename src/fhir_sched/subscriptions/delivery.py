@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ log = logging.getLogger("fhir_sched.subscriptions")
 FAILURES: Final = 5
 _AT_ONCE: Final = 32
 _LOOK_S: Final = 1.0
+_CLEAN_S: Final = 3600.0
 _GRACE_S: Final = 3.0
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _CHANNEL: Final = "fhir_sched_subscriptions"
@@ -43,11 +45,12 @@ _DUE: Final = "select tenant_id::text, due_at, claimed from fhir_sched_tenants_w
 class Delivery:
     """The sender of one process: `run` until `stop`; `wake` when there may be something to send.
 
-    `tokens`: whether the server asks for tokens.
+    `tokens`: whether the server asks for tokens; `keep_days`: after how many days events are removed, 0 for never.
     """
 
-    def __init__(self, conninfo: str, webhooks: Webhooks, *, tokens: bool) -> None:
-        self._conninfo, self._webhooks, self._tokens = conninfo, webhooks, tokens
+    def __init__(self, conninfo: str, webhooks: Webhooks, *, tokens: bool, keep_days: int = 0) -> None:
+        self._conninfo, self._webhooks, self._tokens, self._keep_days = conninfo, webhooks, tokens, keep_days
+        self._cleaned_at = -_CLEAN_S
         self._woken = asyncio.Event()
         self._stopping = False
         self._database = asyncio.Lock()
@@ -97,6 +100,7 @@ class Delivery:
             while not self._stopping:
                 self._woken.clear()
                 wait_s = await self._round(connection, claim)
+                await self._remove_old(connection)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait_s)
         finally:
@@ -105,6 +109,16 @@ class Delivery:
             for task in list(self._sending):
                 task.cancel()
             await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def _remove_old(self, connection: Connection) -> None:
+        """Once an hour, the events that are older than they are kept; not those that are still to be sent."""
+        if not self._keep_days or time.monotonic() < self._cleaned_at + _CLEAN_S:
+            return
+        self._cleaned_at = time.monotonic()
+        cursor = await connection.execute("select tenant_id::text from fhir_sched_tenants_with_subscribers()")
+        for (tenant,) in await cursor.fetchall():
+            async with self._transaction(connection, str(tenant)) as ask:
+                await ask(claims.remove_old(str(tenant), self._keep_days))
 
     async def _round(self, connection: Connection, claim: int) -> float:
         """Begin what is due; for how many seconds there is nothing more to do."""

@@ -23,5 +23,10 @@ def build(settings: Settings) -> Telling | None:
     if settings.database_url is None:
         return None
     tokens = settings.auth is not Auth.OPEN
-    delivery = Delivery(settings.database_url, Webhooks(private=settings.allow_private_endpoints), tokens=tokens)
+    delivery = Delivery(
+        settings.database_url,
+        Webhooks(private=settings.allow_private_endpoints),
+        tokens=tokens,
+        keep_days=settings.keep_events_days,
+    )
     return Telling(Fanout(tokens=tokens, wake=delivery.wake), delivery)
