@@ -16,6 +16,7 @@ from clinic import EXTENSION, Clinic, Resource, appointment, as_resource, later,
 from db import Database
 from fhir_sched.cli import main
 from fhir_sched.scheduling.booking_rules import ANYONE, CALLERS, RULES
+from proposals import only, proposal, reference
 from server import Server
 
 ANN = "Patient/00000000-0000-4000-8000-0000000000a1"
@@ -213,6 +214,21 @@ def test_a_transaction_is_held_to_the_rules_as_a_whole(practice: Practice) -> No
     bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
     refusal(practice.ann.post("", json=bundle), 422)
     assert practice.read(ahead)["status"] == "free"
+
+
+def test_holds_and_series_are_held_to_them_too(practice: Practice) -> None:
+    practice.rule("book-notice", 120)
+    practice.rule("cancel-notice", 1440)
+    of = practice.schedule()
+    soon, later_one = practice.slot(of, _in(60)), practice.slot(of, _in(300))
+    refused = practice.ann.post("Appointment/$hold", json=reference(proposal(soon, ANN)))
+    assert "book-notice" in refusal(refused, 422)[0]["diagnostics"]
+    held = only(practice.ann.post("Appointment/$hold", json=reference(proposal(later_one, ANN))))
+    assert practice.ann.put(name(held), json={**held, "status": "cancelled"}).status_code == 200
+    first = {"name": "appointment", "resource": appointment(soon, patient=ANN)}
+    series = {"resourceType": "Parameters", "parameter": [first, {"name": "count", "valuePositiveInt": 2}]}
+    issues = practice.ann.post("Appointment/$book-series", json=series).json()["issue"]
+    assert "book-notice" in issues[0]["diagnostics"]
 
 
 def test_other_programs_are_not_asked(practice: Practice) -> None:
