@@ -44,37 +44,39 @@ alter table provider_times add constraint provider_times_no_overlap exclude usin
     coalesce(grandfathered, slot_id, appointment_id) with <>
 );
 
--- How many appointments occupy a slot, besides one of them (null: all); held are those that may end by the clock.
+-- How many appointments occupy a slot, besides one of them (null: all); held are those that may end by the clock. Runs
+-- inside the triggers only and inherits their rights and their search path.
 create function fhir_sched_occupants(
     tenant uuid, slot uuid, besides uuid, out booked integer, out held integer
 )
 language plpgsql
-set search_path = pg_catalog, public, pg_temp
-set enable_seqscan = off
 as $$
 declare
     moment constant timestamptz := clock_timestamp();
 begin
+    -- Offset 0 and no join: a plan that a session makes while the tables are small goes on being used, and must not
+    -- be one that reads a tenant's appointments by their status.
     select count(*), count(o.hold_expires_at)
     into booked, held
     from (
-        select a.hold_expires_at
-        from appointments a
-        where a.tenant_id = tenant
-          and a.slot_id = slot
-          and a.id is distinct from besides
-          and a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-          and (a.hold_expires_at is null or a.hold_expires_at > moment)
+        (
+            select a.status, a.hold_expires_at
+            from appointments a
+            where a.tenant_id = tenant
+              and a.slot_id = slot
+              and a.id is distinct from besides
+            offset 0
+        )
         union all
-        select a.hold_expires_at
+        select 'booked', (select a.hold_expires_at from appointments a where a.id = x.appointment_id)
         from extra_slots x
-        join appointments a on a.tenant_id = x.tenant_id and a.id = x.appointment_id
         where x.tenant_id = tenant
           and x.slot_id = slot
           and x.occupies
-          and a.id is distinct from besides
-          and (a.hold_expires_at is null or a.hold_expires_at > moment)
-    ) o;
+          and x.appointment_id is distinct from besides
+    ) o
+    where o.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
+      and (o.hold_expires_at is null or o.hold_expires_at > moment);
 end
 $$;
 

@@ -161,7 +161,13 @@ language plpgsql
 as $$
 declare
     moment constant timestamptz := clock_timestamp();
-    over_holds constant uuid[] := array(
+    over_holds uuid[];
+begin
+    -- Nearly always there is none, which is a look into an almost empty index.
+    if not exists (select from appointments a where a.tenant_id = tenant and a.hold_expires_at <= moment) then
+        return '{}';
+    end if;
+    over_holds := array(
         select a.id
         from appointments a
         where a.tenant_id = tenant
@@ -186,7 +192,6 @@ declare
           and p.appointment_id <> appointment
           and a.hold_expires_at <= moment
     );
-begin
     if over_holds = '{}' or fhir_sched_lapse(tenant, over_holds, slot_ids) = 0 then
         return '{}';
     end if;
