@@ -75,7 +75,7 @@ class Issue:
         said = _UNPRINTABLE.sub("\ufffd", self.diagnostics)
         issue: dict[str, Any] = {"severity": self.severity, "code": self.kind.code, "diagnostics": said}
         if self.expression:
-            issue["expression"] = [self.expression]
+            issue["expression"] = [_UNPRINTABLE.sub("\ufffd", self.expression)]
         return issue
 
 

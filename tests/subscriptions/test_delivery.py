@@ -199,6 +199,9 @@ def test_status_of_the_type_chooses_by_id_and_status(clinic: Clinic, subscriber:
     posted = as_resource(clinic.http.post("Subscription/$status", json=asked))
     assert parameter(posted["entry"][0]["resource"], "topic")["valueCanonical"] == TOPIC + "slot-changed"
     assert "requested" in said(clinic.http.get("Subscription/$status?status=odd"), 400)
+    unprintable = clinic.http.get("Subscription/$status?%06odd=1")
+    assert "no parameter" in said(unprintable, 400)
+    assert resource_issues(as_resource(unprintable), "OperationOutcome") == []
 
 
 def test_events_are_replayed_as_they_were(clinic: Clinic, subscriber: Subscriber) -> None:
