@@ -148,6 +148,25 @@ def test_while_an_event_is_refused_the_next_of_its_row_waits_and_other_rows_do_n
     assert receiver.of(name(of)) == ["schedule.created", "schedule.updated"]
 
 
+def test_an_event_at_which_a_receiver_always_fails_holds_its_own_row_up_alone(
+    clinic: Clinic, database: Database, receiver: Receiver
+) -> None:
+    of = clinic.schedule()
+    failing = True
+    receiver.answer = lambda event: (500 if failing and event["subject"] == name(of) else 204, {})
+
+    async def work() -> None:
+        nonlocal failing
+        await eventually(lambda: len(receiver.got) >= 2)
+        for number in range(1, 4):
+            await asyncio.to_thread(clinic.schedule)
+            await eventually(partial(lambda wanted: len(receiver.taken) == wanted, number))
+        failing = False
+        await eventually(lambda: receiver.of(name(of)) == ["schedule.created"])
+
+    while_running(database, receiver.url, work=work, park_after=1)
+
+
 def test_a_sink_that_is_down_holds_no_other_up(clinic: Clinic, database: Database, receiver: Receiver) -> None:
     down = True
     receiver.answer = lambda _: (500 if down else 204, {})

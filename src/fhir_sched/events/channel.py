@@ -19,7 +19,7 @@ from fhir_sched.events.tally import Tally
 log = logging.getLogger("fhir_sched.events")
 
 _FIRST_REST_S: Final = 0.25
-_LONGEST_REST_S: Final = 15.0
+_LONGEST_REST_S: Final = 8.0
 _LONGEST_WISH_S: Final = 300.0
 
 Failures = dict[str, Failure | None]

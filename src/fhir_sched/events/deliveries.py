@@ -13,8 +13,9 @@ from typing import Final
 from fhir_sched.events.event import Event
 from fhir_sched.events.session import Connection
 
-_PAUSE_S: Final = 0.2
-_LONGEST_PAUSE_S: Final = 60.0
+_REFUSED_S: Final = (0.2, 60.0)
+_FAILED_S: Final = (0.4, 15.0)
+"""First and longest pause. After a failure it is longer than the sink's, which is then asked for another event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,14 @@ class Parked:
     problem: str
 
 
-def pause_s(attempts: int) -> float:
+def pause_s(attempts: int, *, refused: bool) -> float:
     """How long an event rests after that many attempts, in seconds.
 
-    >>> [pause_s(attempts) for attempts in (0, 1, 2, 8, 100)]
+    >>> [pause_s(attempts, refused=True) for attempts in (0, 1, 2, 8, 100)]
     [0.0, 0.2, 0.4, 25.6, 60.0]
     """
-    return min(_PAUSE_S * 2 ** min(attempts - 1, 30), _LONGEST_PAUSE_S) if attempts else 0.0
+    first, longest = _REFUSED_S if refused else _FAILED_S
+    return min(first * 2 ** min(attempts - 1, 30), longest) if attempts else 0.0
 
 
 async def held(
@@ -97,7 +99,7 @@ async def add(connection: Connection, tenant: str, misses: Sequence[Miss], park_
             on conflict (tenant_id, event_id, sink) do nothing
             """,
             [
-                miss.sink, miss.tried, pause_s(attempts), attempts, int(miss.refused), miss.problem, parked,
+                miss.sink, miss.tried, pause_s(attempts, refused=miss.refused), attempts, int(miss.refused), miss.problem, parked,
                 tenant, miss.event.id,
             ],
             prepare=True,
@@ -154,6 +156,7 @@ async def missed(connection: Connection, tenant: str, delivery: Delivery, miss: 
     """Note a failed attempt; whether the event is parked now."""
     refusals = delivery.refusals + miss.refused
     parked = miss.refused and refusals >= park_after
+    rest_s = pause_s(delivery.attempts + 1, refused=miss.refused)
     await connection.execute(
         """
         update outbox_deliveries
@@ -166,7 +169,7 @@ async def missed(connection: Connection, tenant: str, delivery: Delivery, miss: 
           and event_id = %s::uuid
           and sink = %s
         """,
-        [refusals, miss.problem, pause_s(delivery.attempts + 1), parked, tenant, delivery.event, miss.sink],
+        [refusals, miss.problem, rest_s, parked, tenant, delivery.event, miss.sink],
         prepare=True,
     )
     return parked

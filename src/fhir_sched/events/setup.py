@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fhir_sched.events import signature, sinks
 from fhir_sched.events.fanout import Fanout
 from fhir_sched.events.relay import Relay
@@ -26,10 +28,18 @@ def made(settings: Settings) -> list[Sink]:
 def problem(settings: Settings) -> str:
     """What is wrong with the settings of the relay, one line; empty when nothing is."""
     try:
-        made(settings)
+        found = made(settings)
+        if settings.relay:
+            asyncio.run(_opened(found))
     except SinkError as error:
         return str(error)
     return ""
+
+
+async def _opened(found: list[Sink]) -> None:
+    for sink in found:
+        await sink.open()
+        await sink.close()
 
 
 def build(settings: Settings, *, fanout: Fanout | None = None, tally: Tally | None = None) -> Relay | None:
