@@ -83,27 +83,31 @@ async def held(
 
 async def add(connection: Connection, tenant: str, misses: Sequence[Miss], park_after: int) -> None:
     """Keep what a sink has not taken of events that were just taken from the outbox."""
-    for miss in misses:
-        attempts = 1 if miss.tried else 0
-        parked = miss.refused and park_after <= 1
-        await connection.execute(
-            """
-            insert into outbox_deliveries
-                (tenant_id, event_id, sink, aggregate_id, created_at, due_at, attempts, refusals, problem, parked_at)
-            select o.tenant_id, o.id, %s, o.aggregate_id, o.created_at,
-                   case when %s then clock_timestamp() + make_interval(secs => %s) else o.created_at end,
-                   %s, %s, nullif(%s, ''), case when %s then clock_timestamp() end
-            from outbox o
-            where o.tenant_id = %s::uuid
-              and o.id = %s::uuid
-            on conflict (tenant_id, event_id, sink) do nothing
-            """,
-            [
-                miss.sink, miss.tried, pause_s(attempts, refused=miss.refused), attempts, int(miss.refused), miss.problem, parked,
-                tenant, miss.event.id,
-            ],
-            prepare=True,
-        )  # fmt: skip
+    if not misses:
+        return
+    async with connection.pipeline():
+        for miss in misses:
+            await _add(connection, tenant, miss, parked=miss.refused and park_after <= 1)
+
+
+async def _add(connection: Connection, tenant: str, miss: Miss, *, parked: bool) -> None:
+    attempts = 1 if miss.tried else 0
+    rest_s = pause_s(attempts, refused=miss.refused)
+    await connection.execute(
+        """
+        insert into outbox_deliveries
+            (tenant_id, event_id, sink, aggregate_id, created_at, due_at, attempts, refusals, problem, parked_at)
+        select o.tenant_id, o.id, %s, o.aggregate_id, o.created_at,
+               case when %s then clock_timestamp() + make_interval(secs => %s) else o.created_at end,
+               %s, %s, nullif(%s, ''), case when %s then clock_timestamp() end
+        from outbox o
+        where o.tenant_id = %s::uuid
+          and o.id = %s::uuid
+        on conflict (tenant_id, event_id, sink) do nothing
+        """,
+        [miss.sink, miss.tried, rest_s, attempts, int(miss.refused), miss.problem, parked, tenant, miss.event.id],
+        prepare=True,
+    )
 
 
 async def take(connection: Connection, tenant: str, sink: str, limit: int) -> list[Delivery]:

@@ -45,7 +45,7 @@ def name(url: str) -> str:
     """What a sink is called in the database, in logs and metrics: its URL without what may be secret.
 
     >>> name("nats://me:word@broker:4222/clinic"), name("https://portal.example/hook?key=1")
-    ('nats://broker:4222/clinic#9f9bd4d8', 'https://portal.example/hook#2c8cd9a9')
+    ('nats://broker:4222/clinic#c58bf460', 'https://portal.example/hook#74de0880')
     """
     try:
         parts = urlsplit(url)
