@@ -44,7 +44,7 @@ def keep(answer: httpx.Response) -> None:
         return
     content = answer.read()
     kind = answer.headers.get("content-type", "").partition(";")[0]
-    if content and kind.endswith(("json", "xml")):
+    if content and kind.endswith(("json", "xml")) and "ndjson" not in kind:
         add(content, kind.endswith("xml"), f"{answer.request.method} {path} -> {answer.status_code}")
 
 

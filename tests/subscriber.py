@@ -118,6 +118,16 @@ class Subscriber:
             assert self.changed.wait_for(lambda: len(self.heard()) >= count, WAIT_S), self.heard()
             return self.heard()
 
+    def distinct(self, count: int) -> list[Resource]:
+        """The events without those that came again, once there are that many: who was killed sends what it had sent."""
+
+        def found() -> list[Resource]:
+            return list({each["number"]: each for each in self.heard()}.values())
+
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(found()) >= count, WAIT_S), self.heard()
+            return found()
+
     def heard(self) -> list[Resource]:
         """The events that were notified so far: number, and `Type/id` of the focus."""
         posts = [post for post in self.posts if post.kind == "event-notification"]

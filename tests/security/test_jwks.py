@@ -433,7 +433,7 @@ def introspecting(site: Site, **settings: Any) -> Authenticator:
 
 def active(**changed: Any) -> dict[str, Any]:
     told = {
-        "active": True, "scope": "patient/Appointment.rs", "client_id": "app", "exp": int(time.time()) + 300,
+        "active": True, "scope": "patient/Appointment.rs", "client_id": "app", "exp": int(time.time()) + 7200,
         "sub": "ann", "patient": "123", "tenant_id": TENANT, **changed,
     }  # fmt: skip
     return {name: value for name, value in told.items() if value is not None}

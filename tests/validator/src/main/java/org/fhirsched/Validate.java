@@ -76,16 +76,20 @@ public final class Validate {
     BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     ExecutorService workers = Executors.newFixedThreadPool(Runtime.getRuntime().availableProcessors());
     Queue<Future<String>> pending = new ArrayDeque<>();
-    for (String line = in.readLine(); line != null; line = in.readLine()) {
-      String document = line;
-      pending.add(workers.submit(() -> validate.errors(document)));
-      if (pending.size() >= AHEAD) {
+    try {
+      for (String line = in.readLine(); line != null; line = in.readLine()) {
+        String document = line;
+        pending.add(workers.submit(() -> validate.errors(document)));
+        if (pending.size() >= AHEAD) {
+          out.println(pending.remove().get());
+        }
+      }
+      while (!pending.isEmpty()) {
         out.println(pending.remove().get());
       }
+    } finally {
+      // or the program would wait for ever after a document that the validator can't take
+      workers.shutdownNow();
     }
-    while (!pending.isEmpty()) {
-      out.println(pending.remove().get());
-    }
-    workers.shutdown();
   }
 }
