@@ -40,7 +40,8 @@ _seen: set[bytes] = set()
 def keep(answer: httpx.Response) -> None:
     """Keep the body if it is the first of its shape; for httpx's event hooks."""
     path = answer.request.url.path
-    if not path.startswith("/fhir/") or "/.well-known/" in path:
+    # what is no FHIR: discovery, and the manifest of published slots
+    if not path.startswith("/fhir/") or "/.well-known/" in path or path.endswith("/$bulk-publish"):
         return
     content = answer.read()
     kind = answer.headers.get("content-type", "").partition(";")[0]

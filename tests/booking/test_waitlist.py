@@ -218,7 +218,7 @@ def test_criteria_of_place_and_person_name_a_pool(clinic: Clinic, by: str) -> No
 
 def test_requested_periods_bound_the_time(clinic: Clinic) -> None:
     of = clinic.schedule()
-    periods = [{"end": "2036-06-01"}, {"start": "2036-06-02T09:30:00Z", "end": "2036-06-02"}]
+    periods = [{"end": "2036-06-01"}, {"start": "2036-06-02T09:30:00Z", "end": "2036-06-02T23:00:00Z"}]
     _waits(clinic, ANN, appointmentType=None, requestedPeriod=periods)
     clinic.slot(of, NINE)
     _nobody(clinic)

@@ -31,6 +31,8 @@ EXCUSED = re.compile(
     r"|Error generating Snapshot: Unable to resolve package id hl7\.fhir\.r4\.core"
     # HAPI resolves references inside a Bundle; in a history a resource stands once for each version.
     r"|Multiple matches in bundle for reference"
+    # A topic is written in R4 by extensions that are named after R5's elements; HAPI would have to fetch R5 for them.
+    r"|extension-SubscriptionTopic\.\w+' is not valid \(invalid Version '5\.0'\)"
 )
 # A resource of which only some elements were asked for (_elements, _summary) breaks rules about the others.
 INCOMPLETE = re.compile(r"app-3|ref-1|Unable to resolve resource with reference '#")

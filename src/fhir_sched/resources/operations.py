@@ -17,7 +17,7 @@ BULK_PUBLISH = Operation(
     title="Published slots",
     doc="The manifest of SMART Scheduling Links: where the tenant's Locations, Schedules and Slots are as NDJSON files,"
     " for everyone. 404 for a tenant that does not publish.",
-    outputs=(Parameter("return", "", "The manifest, a JSON object", 1),),
+    outputs=(Parameter("return", "Binary", "The manifest, a JSON object", 1),),
     levels=("system",),
     methods=("GET",),
     affects_state=False,
