@@ -8,7 +8,8 @@
 --
 -- A slot has a capacity: it is busy when that many appointments occupy it, and free below.
 --
--- Locks are taken in one order: the appointment that is written, holds that are over, schedules, slots; each by id.
+-- Locks are taken in one order: the appointment that is written, the turn at its practitioners, holds that are over,
+-- schedules, slots; each by id.
 do $$
 begin
     if not (select rolsuper from pg_roles where rolname = current_user) then

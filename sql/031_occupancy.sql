@@ -74,6 +74,14 @@ begin
             order by p
         );
     end if;
+    if providers <> '{}' and current_setting('app.writer', true) = 'fhir' then
+        -- The API takes its turn at the practitioner: two that insert at once would wait for each other. Before any of
+        -- his times are taken away, here or with a hold: whoever has the turn would wait for what is being removed by
+        -- the one who waits for the turn.
+        foreach provider in array providers loop
+            perform pg_advisory_xact_lock(hashtextextended('provider_times' || new.tenant_id || provider, 0));
+        end loop;
+    end if;
     if after and (gained <> '{}' or providers <> '{}') then
         cleared := fhir_sched_clear_way(new.tenant_id, new.id, gained, providers, new.start_at, new.end_at);
     end if;
@@ -114,12 +122,6 @@ begin
           and appointment_id = old.id;
     end if;
     if providers <> '{}' then
-        if current_setting('app.writer', true) = 'fhir' then
-            -- The API takes its turn at the practitioner: two that insert at once would wait for each other.
-            foreach provider in array providers loop
-                perform pg_advisory_xact_lock(hashtextextended('provider_times' || new.tenant_id || provider, 0));
-            end loop;
-        end if;
         perform fhir_sched_fill_times(new, has, providers);
     end if;
     return null;

@@ -244,3 +244,30 @@ def test_a_booking_waits_for_one_that_another_program_is_just_making(clinic: Cli
         appointment(wanted),
     )
     assert (waited, answer.status_code) == (True, 409)
+
+
+def test_transactions_that_book_two_practitioners_in_either_order_all_come_through(clinic: Clinic) -> None:
+    """Each waits for the other's practitioner; PostgreSQL ends one of them, which is run again and not refused."""
+    doctors = [f"Practitioner/{number}" for number in "ab"]
+
+    def bundle(start: str, order: list[str]) -> Resource:
+        booked = [
+            appointment(
+                start=start,
+                end=later(start, 15),
+                participant=[
+                    {"actor": {"reference": "Patient/1"}, "status": "accepted"},
+                    {"actor": {"reference": doctor}, "status": "accepted"},
+                ],
+            )
+            for doctor in order
+        ]
+        entries = [{"resource": each, "request": {"method": "POST", "url": "Appointment"}} for each in booked]
+        return {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+
+    async def race(http: httpx.AsyncClient) -> None:
+        for start in _times(max(3, ROUNDS // 8) * 2)[::2]:
+            both = [(start, doctors), (later(start, 15), doctors[::-1])]
+            assert await _statuses(*(http.post("", json=bundle(*each)) for each in both)) == {200: 2}
+
+    _raced(clinic, race)

@@ -30,6 +30,7 @@ def program() -> str:
         subprocess.run(command, timeout=120, check=False, capture_output=True, stdin=subprocess.DEVNULL)
         found = _found()
     if found is None:
+        # a real broker or none: it is a program of Debian's, which a user without root can't be given from PyPI
         pytest.skip("nats-server is not installed and cannot be: apt-get install nats-server")
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from threading import Thread
 from typing import Any
@@ -306,3 +307,28 @@ def test_appointments_that_waited_for_one_that_gave_up_do_not_deadlock(clinic: C
         "23P01 provider_times_no_overlap",
         "ok",
     ]
+
+
+def test_who_waits_for_a_practitioner_s_turn_keeps_nobody_waiting_who_has_it(clinic: Clinic) -> None:
+    provider = uuid4()
+    moving = clinic.book(None, **times(provider, 0, 20))
+    booker, mover = clinic.api(), clinic.api()
+    moved: list[str] = []
+    move = "update appointments set start_at = %s, end_at = %s where id = %s"
+    waiting = Thread(target=lambda: moved.append(outcome(lambda: mover.execute(move, [at(100), at(120), moving]))))
+    with booker.transaction(force_rollback=True):
+        clinic.book(None, booker, **times(provider, 200, 220))
+        waiting.start()
+        _until_blocked(clinic, mover)
+        # the time that the other one is about to give up, and has not given up yet
+        assert outcome(lambda: clinic.book(None, booker, **times(provider, 0, 20))) == "23P01 provider_times_no_overlap"
+    waiting.join(10)
+    assert moved == ["ok"]
+
+
+def _until_blocked(clinic: Clinic, connection: Connection) -> None:
+    deadline = time.monotonic() + 10
+    blocked = "select cardinality(pg_blocking_pids(%s)) > 0"
+    while clinic.root().execute(blocked, [connection.info.backend_pid]).fetchone() != (True,):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -28,7 +28,7 @@ log = logging.getLogger("fhir_sched.db")
 TRANSLATED: Counter[str] = Counter()
 """How often each SQLSTATE and each of our constraints came to `translate`, since the start of the process."""
 
-RETRIED = frozenset({"40P01", "40001"})
+_LOST = frozenset({"40P01", "40001"})
 """SQLSTATEs of transactions that lost to another one and may simply be run again: deadlock, serialisation failure."""
 
 
@@ -68,6 +68,14 @@ class DatabaseGone(DatabaseError):  # noqa: N818 - a state to be in, not a mista
 
     def __str__(self) -> str:
         return self.reason
+
+
+def lost(error: BaseException) -> bool:
+    """Whether a transaction ended because it lost to another one, whatever has been said about that since."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DatabaseError):
+        cause = cause.__cause__
+    return cause is not None and cause.sqlstate in _LOST
 
 
 def from_result(result: PGresult, statement: str) -> DatabaseError:

@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from fhir_sched.db.errors import RETRIED, DatabaseError, DatabaseGone, translate
+from fhir_sched.db.errors import DatabaseError, DatabaseGone, lost, translate
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lane import Lane
 from fhir_sched.db.limits import Limits, with_defaults
@@ -189,7 +189,7 @@ class Lanes:
             try:
                 return await work()
             except FhirError as error:
-                if not (isinstance(error.__cause__, DatabaseError) and error.__cause__.sqlstate in RETRIED):
+                if not lost(error):
                     raise
             await asyncio.sleep(0.01 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         return await work()

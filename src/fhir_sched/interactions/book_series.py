@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from fhir_sched import codec
-from fhir_sched.db.errors import RETRIED, DatabaseError
+from fhir_sched.db.errors import lost
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
 from fhir_sched.interactions import write
@@ -162,8 +162,7 @@ async def _booked(context: Context, occurrences: list[Occurrence]) -> list[Answe
 
 def _is_reason(error: FhirError) -> bool:
     """Whether it tells something of this occurrence; a deadlock, say, is for whoever began the transaction."""
-    cause = error.__cause__
-    return error.status in _REPORTED and not (isinstance(cause, DatabaseError) and cause.sqlstate in RETRIED)
+    return error.status in _REPORTED and not lost(error)
 
 
 def _said(each: Occurrence, issues: Any) -> Iterator[Issue]:

@@ -82,7 +82,6 @@ def _at(index: int, error: FhirError) -> FhirError:
         issues.append(Issue(issue.kind, issue.diagnostics, f"Bundle.entry[{index}]{inner}", issue.severity))
     placed = FhirError.of(issues)
     placed.headers = tuple(header for header in error.headers if header[0] != "ETag")
-    placed.__cause__ = error.__cause__
     return placed
 
 
