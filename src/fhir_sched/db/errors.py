@@ -72,10 +72,10 @@ class DatabaseGone(DatabaseError):  # noqa: N818 - a state to be in, not a mista
 
 def lost(error: BaseException) -> bool:
     """Whether a transaction ended because it lost to another one, whatever has been said about that since."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, DatabaseError):
-        cause = cause.__cause__
-    return cause is not None and cause.sqlstate in _LOST
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return any(isinstance(each, DatabaseError) and each.sqlstate in _LOST for each in chain)
 
 
 def from_result(result: PGresult, statement: str) -> DatabaseError:

@@ -17,7 +17,7 @@ from fhir_sched.interactions.hold import APPOINTMENT, appointment_id, drafted, t
 from fhir_sched.interactions.permitted import create, patch
 from fhir_sched.interactions.proposing import is_nobody
 from fhir_sched.interactions.read import read
-from fhir_sched.interactions.unavailable import explained
+from fhir_sched.interactions.unavailable import refuse
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.scheduling import proposal
 from fhir_sched.security import view
@@ -109,7 +109,7 @@ async def _take_up(context: Context, fhir_id: str, resource: _Document, finish: 
     try:
         return await taking_up.take_up(context, fhir_id, document)
     except FhirError as error:
-        raise await explained(context, error, document, Kind.CONFLICT) from error
+        await refuse(context, error, document, Kind.CONFLICT)
 
 
 async def _slots_of(context: Context, fhir_id: str) -> Any:
@@ -120,7 +120,7 @@ async def _created(context: Context, document: _Document) -> Answer:
     try:
         return await create(context, APPOINTMENT, document)
     except FhirError as error:
-        raise await explained(context, error, document, Kind.CONFLICT) from error
+        await refuse(context, error, document, Kind.CONFLICT)
 
 
 async def _changed(context: Context, fhir_id: str, change: _Change) -> Answer:
@@ -138,7 +138,7 @@ async def _changed(context: Context, fhir_id: str, change: _Change) -> Answer:
     except FhirError as error:
         if not wanted:
             raise
-        raise await explained(context, error, wanted, Kind.CONFLICT, own=found[1]) from error
+        await refuse(context, error, wanted, Kind.CONFLICT, own=found[1])
 
 
 def _confirmed(found: _Document, wanted: _Document) -> _Document:

@@ -21,7 +21,7 @@ from fhir_sched.interactions.context import Answer, Context, located, not_found
 from fhir_sched.interactions.permitted import create, patch
 from fhir_sched.interactions.proposing import appointment, nobody_yet, schedules_of, slots_of
 from fhir_sched.interactions.read import missing, visible
-from fhir_sched.interactions.unavailable import explained, gone
+from fhir_sched.interactions.unavailable import gone, refuse
 from fhir_sched.mapping import to_resource
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.reference import of_element
@@ -80,7 +80,7 @@ async def _hold(context: Context, document: dict[str, Any]) -> Answer:
     try:
         return await context.work.atomically(step)
     except FhirError as error:
-        raise await explained(context, error, document, Kind.NO_LONGER) from error
+        await refuse(context, error, document, Kind.NO_LONGER)
 
 
 async def _make_room(context: Context, document: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ async def _hold_again(context: Context, fhir_id: str) -> Answer:
     try:
         return await context.work.atomically(step)
     except FhirError as error:
-        raise await explained(context, error, document, Kind.NO_LONGER, own=row_id) from error
+        await refuse(context, error, document, Kind.NO_LONGER, own=row_id)
 
 
 async def _current(context: Context, source: Source, fhir_id: str, row_id: str) -> dict[str, Any]:

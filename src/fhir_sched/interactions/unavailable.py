@@ -7,7 +7,7 @@ the answer alone: nothing is decided by it. Tells times and slots, never who els
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from fhir_sched import codec
 from fhir_sched.actors import provider_uuids
@@ -89,16 +89,16 @@ _SAID = {
 }
 
 
-async def explained(
+async def refuse(
     context: Context, error: FhirError, document: dict[str, Any], kind: Kind, *, own: str | None = None
-) -> FhirError:
-    """The refusal (409) of an appointment with all reasons, of severity fatal, and what is free instead.
+) -> NoReturn:
+    """Raise the refusal (409) of an appointment with all reasons, of severity fatal, and what is free instead.
 
     `own` is the UUID of the appointment itself. Inside a transaction of several entries, which is at its end then,
     the refusal stays as it is.
     """
     if error.status != Kind.CONFLICT.status or isinstance(context.work, Together):
-        return error
+        raise error
     slots = [reference["reference"].partition("slt-")[2] for reference in document.get("slot", ())]
     targets = [of_element(item.get("actor"), context.base) for item in document.get("participant", ())]
     asked = Fragment(
@@ -116,7 +116,7 @@ async def explained(
     reasons = list(dict.fromkeys(_reason(row) for row in rows.all()))
     issues = [Issue(kind, said, where, severity="fatal") for said, where in reasons]
     issues = issues or [Issue(kind, each.diagnostics, each.expression, severity="fatal") for each in error.issues]
-    return FhirError.of([*issues, *await _alternatives(context, slots, document)])
+    raise FhirError.of([*issues, *await _alternatives(context, slots, document)]) from error
 
 
 def gone(kind: Kind) -> FhirError:
