@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fhir_sched.actors import Participants
+from fhir_sched.concept import APPOINTMENT_TYPE_SYSTEM, APPOINTMENT_TYPES, Concept, Words
 from fhir_sched.definition import (
     CodeColumn,
     ConceptColumn,
@@ -18,19 +19,9 @@ from fhir_sched.definition import (
     Source,
     TokenParam,
 )
-from fhir_sched.element import (
-    APPOINTMENT_TYPE_SYSTEM,
-    APPOINTMENT_TYPES,
-    Code,
-    Concept,
-    DateTime,
-    HostedList,
-    Instant,
-    Priority,
-    Text,
-    Words,
-)
+from fhir_sched.element import Code, DateTime, Instant, Priority, Text
 from fhir_sched.extensions import Extensions, Flag, JsonText, Moment, Part
+from fhir_sched.hosted import HostedList
 from fhir_sched.operation import CANONICAL_BASE
 from fhir_sched.resources.common import common_params
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fhir_sched.actors import Actors
+from fhir_sched.concept import ServiceTypes
 from fhir_sched.definition import (
     BooleanColumn,
     DateParam,
@@ -15,7 +16,7 @@ from fhir_sched.definition import (
     Source,
     TokenParam,
 )
-from fhir_sched.element import Boolean, Horizon, ServiceTypes
+from fhir_sched.element import Boolean, Horizon
 from fhir_sched.extensions import Availability, Extensions, Zone
 from fhir_sched.resources.common import common_params
 

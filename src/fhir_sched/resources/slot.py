@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fhir_sched.concept import APPOINTMENT_TYPE_SYSTEM, APPOINTMENT_TYPES, Concept
 from fhir_sched.definition import (
     CodeColumn,
     ConceptColumn,
@@ -16,17 +17,9 @@ from fhir_sched.definition import (
     Source,
     TokenParam,
 )
-from fhir_sched.element import (
-    APPOINTMENT_TYPE_SYSTEM,
-    APPOINTMENT_TYPES,
-    Code,
-    Concept,
-    Constant,
-    Hosted,
-    Instant,
-    Text,
-)
+from fhir_sched.element import Code, Constant, Instant, Text
 from fhir_sched.extensions import Count, Extensions, Mentions, Part
+from fhir_sched.hosted import Hosted
 from fhir_sched.resources.common import common_params
 
 STATUSES = (
