@@ -13,11 +13,6 @@ from fhir_sched.element import Columns, Element, Plain, Reading
 from fhir_sched.outcome import FhirError, Kind
 
 
-def schedule_reference(schedule_id: bytes) -> str:
-    """`Schedule/sch-<uuid>` of a column."""
-    return f"Schedule/sch-{schedule_id.decode()}"
-
-
 @dataclass(frozen=True)
 class Hosted(Element):
     """One reference to a resource of our own (`type`, prefix of its ids) in a uuid column."""
