@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fhir_sched.db.errors import REFUSALS, DatabaseError, DatabaseGone, translate
+from fhir_sched.db.errors import REFUSALS, DatabaseError, DatabaseGone, lost, translate
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.limits import Limits
@@ -65,13 +65,23 @@ def test_the_slots_of_our_own_detail_are_named_and_nothing_else_of_it() -> None:
 @pytest.mark.parametrize(
     ("sqlstate", "kind", "retry_after"),
     [
+        ("40000", Kind.LOCK, True),
         ("40001", Kind.LOCK, True),
+        ("40003", Kind.LOCK, True),
         ("40P01", Kind.LOCK, True),
+        ("72000", Kind.LOCK, True),
+        ("26000", Kind.LOCK, True),
         ("55P03", Kind.LOCK, True),
         ("57014", Kind.TIMEOUT, True),
-        ("57P01", Kind.UNAVAILABLE, True),
-        ("08006", Kind.UNAVAILABLE, True),
-        ("53300", Kind.UNAVAILABLE, True),
+        ("25P03", Kind.TIMEOUT, True),
+        ("25P04", Kind.TIMEOUT, True),
+        *((f"57P0{number}", Kind.UNAVAILABLE, True) for number in range(1, 6)),
+        *((f"08{number}", Kind.UNAVAILABLE, True) for number in ("000", "003", "006", "P01")),
+        *((f"53{number}", Kind.UNAVAILABLE, True) for number in ("000", "100", "200", "300", "400")),
+        *((f"58{number}", Kind.UNAVAILABLE, True) for number in ("000", "030", "P01")),
+        ("25006", Kind.UNAVAILABLE, True),
+        ("28000", Kind.UNAVAILABLE, True),
+        ("3D000", Kind.UNAVAILABLE, True),
         ("22021", Kind.VALUE, False),
         ("22003", Kind.VALUE, False),
         ("54000", Kind.VALUE, False),
@@ -85,6 +95,38 @@ def test_a_state_has_its_status(sqlstate: str, kind: Kind, retry_after: bool) ->
     assert error.issues[0].kind is kind
     assert ("Retry-After" in dict(error.headers)) is retry_after
     assert "Smith" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "routine", "kind", "again"),
+    [
+        ("XX000", "MultiXactIdCreateFromMembers", Kind.LOCK, True),
+        ("XX000", "relation_open", Kind.EXCEPTION, False),
+        ("XX001", "MultiXactIdCreateFromMembers", Kind.EXCEPTION, False),
+        ("0A000", "RevalidateCachedQuery", Kind.LOCK, True),
+        ("0A000", "transformLockingClause", Kind.EXCEPTION, False),
+        ("54000", "GetNewTransactionId", Kind.UNAVAILABLE, False),
+        ("54000", "GetNewMultiXactId", Kind.UNAVAILABLE, False),
+        ("54000", "index_form_tuple", Kind.VALUE, False),
+    ],
+)
+def test_a_state_that_several_failures_share_is_told_by_the_function_behind_it(
+    sqlstate: str, routine: str, kind: Kind, again: bool
+) -> None:
+    cause = DatabaseError(sqlstate, "Smith", routine=routine)
+    error = translate(cause)
+    error.__cause__ = cause
+    assert error.issues[0].kind is kind
+    assert ("Retry-After" in dict(error.headers)) is (error.status == 503)
+    assert lost(error) is again
+
+
+@pytest.mark.parametrize(("sqlstate", "logged"), [("53100", True), ("58030", True), ("53300", False), ("57P01", False)])
+def test_what_an_operator_has_to_mend_is_logged(caplog: pytest.LogCaptureFixture, sqlstate: str, logged: bool) -> None:
+    with caplog.at_level(logging.ERROR, "fhir_sched.db"):
+        translate(DatabaseError(sqlstate, "Smith"))
+    assert (sqlstate in caplog.text) is logged
+    assert "Smith" not in caplog.text
 
 
 def test_a_lost_connection_is_unavailable() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from fhir_sched.db.errors import DatabaseGone
+from fhir_sched.db.errors import DatabaseError, DatabaseGone, translate
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.limits import Limits
@@ -349,6 +349,53 @@ def test_a_deadlock_that_does_not_end_is_503_with_retry_after(url: str) -> None:
             assert lanes.round_trips == 4
 
     asyncio.run(scene())
+
+
+def test_a_write_that_postgresqls_own_race_refused_is_run_again_as_often_as_a_deadlock_and_then_503(url: str) -> None:
+    async def scene() -> None:
+        async with opened(url) as lanes:
+            failures = 0
+
+            async def work(most: int) -> str:
+                nonlocal failures
+                if failures < most:
+                    failures += 1
+                    cause = DatabaseError("XX000", routine="MultiXactIdCreateFromMembers")
+                    raise translate(cause) from cause
+                return "done"
+
+            assert await lanes.retry(lambda: work(3)) == "done"
+            failures = 0
+            error = await refused(lanes.retry(lambda: work(9)))
+            assert (error.status, dict(error.headers)["Retry-After"], failures) == (503, "1", 4)
+
+    asyncio.run(scene())
+
+
+def test_a_transaction_whose_statement_a_migration_has_changed_is_run_again(
+    url: str, admin: psycopg.Connection
+) -> None:
+    everything = Fragment("select * from changing")
+    runs = 0
+
+    async def scene() -> None:
+        async with opened(url, exclusive=1) as lanes:
+
+            async def work() -> bytes:
+                nonlocal runs
+                runs += 1
+                async with lanes.transaction(TENANT_A) as transaction:
+                    (rows,) = await transaction.run(everything)
+                    return rows.command
+
+            for _ in range(2):  # a statement is prepared at its second use
+                assert await lanes.retry(work) == b"SELECT 1"
+            admin.execute("alter table changing add column more integer")
+            assert await lanes.retry(work) == b"SELECT 1"
+
+    admin.execute("create table changing as select 1 as one; grant select on changing to public")
+    asyncio.run(scene())
+    assert runs == 4
 
 
 def test_a_load_of_reads_and_writes_survives_killed_backends(url: str, admin: psycopg.Connection) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psycopg.pq import DiagnosticField
@@ -28,8 +28,20 @@ log = logging.getLogger("fhir_sched.db")
 TRANSLATED: Counter[str] = Counter()
 """How often each SQLSTATE and each of our constraints came to `translate`, since the start of the process."""
 
-_LOST = frozenset({"40P01", "40001"})
-"""SQLSTATEs of transactions that lost to another one and may simply be run again: deadlock, serialisation failure."""
+_LOST = frozenset({
+    "40P01",  # deadlock
+    "40001",  # serialisation failure, or a conflict with recovery on a standby
+    "72000",  # snapshot too old
+    "26000",  # a pooler or a reset took the prepared statements away
+    "0A000 RevalidateCachedQuery",  # a migration changed what a prepared statement returns
+    "XX000 MultiXactIdCreateFromMembers",
+})  # fmt: skip
+"""What ended transactions that may simply be run again: a SQLSTATE, where needed with PostgreSQL's function behind it.
+
+The last is a race of PostgreSQL's own (seen in 15 and 18). Who updates a row that another transaction had updated, and
+a third one has locked for a foreign key, is refused while the other one ends in failure: its end is noted in pg_xact
+already, and its transaction still listed as running. A moment later the same statement succeeds.
+"""
 
 
 class DatabaseError(Exception):
@@ -58,6 +70,11 @@ class DatabaseError(Exception):
         self.routine = routine
         self.statement = statement
 
+    @property
+    def place(self) -> str:
+        """SQLSTATE and the function of PostgreSQL that raised it, for states that several failures share."""
+        return f"{self.sqlstate} {self.routine}"
+
 
 class DatabaseGone(DatabaseError):  # noqa: N818 - a state to be in, not a mistake
     """The connection is not there, or was lost before the answer came: whether a change was committed is unknown."""
@@ -75,7 +92,7 @@ def lost(error: BaseException) -> bool:
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and cause not in chain:
         chain.append(cause)
-    return any(isinstance(each, DatabaseError) and each.sqlstate in _LOST for each in chain)
+    return any(isinstance(each, DatabaseError) and not _LOST.isdisjoint({each.sqlstate, each.place}) for each in chain)
 
 
 def from_result(result: PGresult, statement: str) -> DatabaseError:
@@ -98,12 +115,16 @@ def from_result(result: PGresult, statement: str) -> DatabaseError:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One row of the table: `{slots}` in the sentence becomes the slot ids of DETAIL; Retry-After is in seconds."""
+    """One row of the table: `{slots}` in the sentence becomes the slot ids of DETAIL; Retry-After is in seconds.
+
+    `logged`: it is for the operator to mend.
+    """
 
     kind: Kind
     sentence: str
     expression: str | None = None
     retry_after_s: int | None = None
+    logged: bool = False
 
 
 _SLOT_TAKEN = Refusal(
@@ -116,6 +137,7 @@ _SCHEDULE_USED = Refusal(Kind.CONFLICT, "The schedule still has slots; delete th
 _SLOT_USED = Refusal(Kind.CONFLICT, "The slot still has an appointment; delete or move that first.")
 _EXTENSION = "Appointment.extension"
 _UNAVAILABLE = Refusal(Kind.UNAVAILABLE, "The database cannot be reached at the moment.", None, 2)
+_BROKEN = replace(_UNAVAILABLE, logged=True)
 _CONTENTION = Refusal(Kind.LOCK, "Other requests kept changing the same resources; please try again.", None, 1)
 _VALUE = Refusal(Kind.VALUE, "A value is outside of what can be stored or compared.")
 
@@ -160,25 +182,37 @@ REFUSALS: dict[str, Refusal] = {
     # the same foreign keys when the referenced row was to go
     "slots deleted": _SLOT_USED,
     "schedules deleted": _SCHEDULE_USED,
-    # SQLSTATEs
+    # SQLSTATEs, with the function where it decides
     "23P01": Refusal(Kind.CONFLICT, "This time is taken."),
     "23505": Refusal(Kind.CONFLICT, "A resource with the same key exists already."),
     "23503": Refusal(Kind.BUSINESS_RULE, "A reference names something that does not exist."),
     "23001": Refusal(Kind.CONFLICT, "Other resources still refer to this one."),
     "23502": Refusal(Kind.UNPROCESSABLE, "An element that cannot be left out is missing."),
     "23514": Refusal(Kind.UNPROCESSABLE, "A value breaks a rule of the schedule's data."),
-    "40001": _CONTENTION,
-    "40P01": _CONTENTION,
+    "72000": _CONTENTION,
+    "26000": _CONTENTION,
+    "0A000 RevalidateCachedQuery": _CONTENTION,
+    "XX000 MultiXactIdCreateFromMembers": _CONTENTION,
+    # transaction numbers have run out: nothing can be written until the operator has vacuumed
+    "54000 GetNewTransactionId": _BROKEN,
+    "54000 GetNewMultiXactId": _BROKEN,
+    "53100": _BROKEN,
+    "53200": _BROKEN,
     "55P03": Refusal(Kind.LOCK, "Another request is changing the same resource; please try again.", None, 1),
     "57014": Refusal(Kind.TIMEOUT, "The request took too long; ask for less, or try again.", None, 5),
     "25006": _UNAVAILABLE,
     "25P03": Refusal(Kind.TIMEOUT, "The transaction waited too long and was given up.", None, 1),
-    # classes of SQLSTATEs: connection, value, resources, size, operator
+    "25P04": Refusal(Kind.TIMEOUT, "The request took too long; ask for less, or try again.", None, 5),
+    # classes of SQLSTATEs: connection, value, login, database, rollback, resources, size, operator, files
     "08": _UNAVAILABLE,
     "22": _VALUE,
+    "28": _BROKEN,
+    "3D": _BROKEN,
+    "40": _CONTENTION,
     "53": _UNAVAILABLE,
     "54": Refusal(Kind.VALUE, "A value is too long to be stored or searched."),
     "57": _UNAVAILABLE,
+    "58": _BROKEN,
 }
 
 # foreign key -> the table that it points to
@@ -207,10 +241,10 @@ _SLOT_ID = re.compile(r"\b(?:slt|exc)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12
 
 
 def translate(error: DatabaseError) -> FhirError:
-    """The refusal a client may read; a failure that no client can cause is logged without values and says nothing."""
+    """The refusal a client may read; a failure that no client can mend is logged without values."""
     TRANSLATED[error.constraint if error.constraint in REFUSALS else error.sqlstate] += 1
     refusal = _lookup(error)
-    if refusal is None:
+    if refusal is None or refusal.logged:
         # the message of a program error (class 42) is about names in our SQL; others may quote a row
         said = error.message if error.sqlstate.startswith("42") else ""
         log.error(
@@ -222,6 +256,7 @@ def translate(error: DatabaseError) -> FhirError:
             said,
             " ".join(error.statement.split()),
         )
+    if refusal is None:
         return FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged.")
     if error.constraint in _TOLD and error.detail:
         return FhirError.of(_TOLD[error.constraint](error.detail))
@@ -237,7 +272,9 @@ def translate(error: DatabaseError) -> FhirError:
 def _lookup(error: DatabaseError) -> Refusal | None:
     if error.constraint and _referenced_row_goes(error):
         return REFUSALS[f"{_FOREIGN_KEYS[error.constraint]} deleted"]
-    return REFUSALS.get(error.constraint) or REFUSALS.get(error.sqlstate) or REFUSALS.get(error.sqlstate[:2])
+    # the most particular first: a constraint of ours, the place in PostgreSQL, the state, its class
+    names = (error.constraint, error.place, error.sqlstate, error.sqlstate[:2])
+    return next((REFUSALS[name] for name in names if name in REFUSALS), None)
 
 
 def _referenced_row_goes(error: DatabaseError) -> bool:
