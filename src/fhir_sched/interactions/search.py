@@ -30,7 +30,7 @@ async def search(context: Context, query: Query) -> Answer:
     rows = await _page(context, plan)
     more = len(rows) > query.count
     shown = rows[: query.count]
-    if query.position is not None and query.position.backward:
+    if query.backward:
         shown.reverse()
     further: list[bytes] = []
     warnings: list[str] = []

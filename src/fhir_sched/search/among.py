@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import Resource, Source
-from fhir_sched.search import sql
-from fhir_sched.search.clause import Arguments
+from fhir_sched.search import branches
+from fhir_sched.search.predicate import Arguments
 from fhir_sched.search.query import Condition
 
 
@@ -31,7 +31,7 @@ def among(
     args = Arguments(tenant)
     spread = rows(source, versions, args)
     ids = args.add(_array(each.row_id for each in versions))
-    found = sql.selects(resource, source, conditions, args)
+    found = branches.selects(resource, source, conditions, args)
     if not found:
         return None
     ctes = (

@@ -16,9 +16,9 @@ from datetime import timedelta
 from fhir_sched.codec import Interval
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.resources import RESOURCES
-from fhir_sched.search.clause import EMPTY, Arguments, Row
+from fhir_sched.search.branches import holds, ways
+from fhir_sched.search.predicate import EMPTY, Arguments, Row
 from fhir_sched.search.query import Condition
-from fhir_sched.search.sql import holds, ways
 from fhir_sched.search.when import Zone
 
 COUNTED = 500

@@ -60,6 +60,11 @@ class Criterion:
     missing: bool = False
     seen_by: tuple[str, ...] = ()
 
+    @property
+    def tokens(self) -> list[TokenValue]:
+        """Those of the values that are tokens."""
+        return [value for value in self.values if isinstance(value, TokenValue)]
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -146,3 +151,8 @@ class Query:
     elements: tuple[str, ...] = ()
     path: str | None = None
     also: tuple[Query, ...] = ()
+
+    @property
+    def backward(self) -> bool:
+        """Whether the page ends at its position instead of beginning there."""
+        return self.position is not None and self.position.backward

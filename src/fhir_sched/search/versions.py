@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import Resource, Source
-from fhir_sched.search.clause import Arguments
+from fhir_sched.search.predicate import Arguments
 from fhir_sched.search.query import DateValue, Position
 
 LEAD = 5

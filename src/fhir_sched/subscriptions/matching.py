@@ -12,9 +12,9 @@ from typing import Final
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.resources import SLOT
-from fhir_sched.search import sql
+from fhir_sched.search import branches
 from fhir_sched.search.among import among
-from fhir_sched.search.clause import Arguments
+from fhir_sched.search.predicate import Arguments
 from fhir_sched.search.query import Condition
 from fhir_sched.subscriptions.changes import Focus
 from fhir_sched.subscriptions.database import Ask, array, statement, text
@@ -84,7 +84,7 @@ def _made(focus: Focus, between: tuple[str, str], conditions: Sequence[Condition
         f"a.schedule_id = {args.add(focus.row_id)}::uuid and a.start_at >= {args.add(between[0])}::timestamptz "
         f"and a.end_at <= {args.add(between[1])}::timestamptz"
     )
-    found = sql.selects(SLOT, _SLOTS, conditions, args)
+    found = branches.selects(SLOT, _SLOTS, conditions, args)
     selects = "\nunion all\n".join(
         f"(select a.id\nfrom {tables}\nwhere {where}\nand {own}\nlimit 1)" for tables, where in found
     )
