@@ -12,20 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from bench import shape
-from bench.scenarios import (
-    LONG_TENANT,
-    WEEKS,
-    Scenario,
-    Script,
-    application_scope,
-    booking,
-    caught,
-    get,
-    placed,
-    post,
-    scripted,
-    session,
-)
+from bench.catching import Script, application_scope, caught, get, post, scripted, session
+from bench.scenarios import LONG_TENANT, WEEKS, Scenario, booking, placed
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.http.app import App
 from fhir_sched.settings import load

@@ -30,7 +30,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from bench import pgbench
-from bench.scenarios import Script
+from bench.catching import Script
 from fhir_sched.db import embedded, migrations
 from fhir_sched.events import outbox
 from fhir_sched.events.session import connect, under

@@ -14,7 +14,7 @@ from fhir_sched.db import embedded
 from fhir_sched.db.limits import Limits
 
 if TYPE_CHECKING:
-    from bench.scenarios import Script
+    from bench.catching import Script
 
 
 @dataclass(frozen=True)
