@@ -1,8 +1,8 @@
 """How fast events leave: into JetStream beside the same SQL alone, and how long a webhook waits for a commit.
 
 `python -m bench.events` starts a PostgreSQL, a nats-server (Debian's) and a relay of its own. The SQL alone is what the
-relay runs to take and mark events, sent by a program that does nothing with them. What bookings notice of a relay is
-measured with pgbench, by turns without a relay, with one, and with a trigger that notifies at every commit.
+relay runs to take and mark events, sent by a program that does nothing with them. What bookings notice of a relay is in
+`bench.noticed`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -21,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,8 +27,8 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from bench import pgbench
-from bench.catching import Script
+from bench import noticed
+from bench.relaying import relay
 from fhir_sched.db import embedded, migrations
 from fhir_sched.events import outbox
 from fhir_sched.events.session import connect, under
@@ -55,7 +53,7 @@ def main() -> int:
         migrations.migrate(running.admin_url)
         results |= _throughput(running, Path(folder), arguments.events, arguments.rounds)
         results |= _delay(running, arguments.commits)
-        results |= _bookings(running, arguments.rounds)
+        results |= noticed.measured(running, arguments.rounds)
     print(json.dumps(results, indent=2))
     return 0
 
@@ -130,7 +128,7 @@ def _sql_alone(running: embedded.Embedded) -> float:
 
     async def drain() -> float:
         async with await connect(running.app_url) as connection:
-            cursor = await connection.execute("select t::text from fhir_sched_tenants_to_relay() t")
+            cursor = await connection.execute("select t::text from fhir_sched_tenants_torelay() t")
             ((tenant,),) = [(str(row[0]),) for row in await cursor.fetchall()]
             began = time.perf_counter()
             while True:
@@ -145,7 +143,7 @@ def _sql_alone(running: embedded.Embedded) -> float:
 
 def _drain(running: embedded.Embedded, sink: str) -> float:
     """Seconds from the first event that a relay publishes to the last."""
-    with psycopg.connect(running.admin_url, autocommit=True) as connection, _relay(running, sink, "--once") as process:
+    with psycopg.connect(running.admin_url, autocommit=True) as connection, relay(running, sink, "--once") as process:
         while not _published(connection):
             time.sleep(0.002)
         first = _published(connection)
@@ -159,22 +157,6 @@ def _drain(running: embedded.Embedded, sink: str) -> float:
 def _published(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute("select count(*) from outbox where published").fetchone()
     return int(row[0]) if row else 0
-
-
-@contextmanager
-def _relay(running: embedded.Embedded, sink: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SCHED_")}
-    command = [sys.executable, "-c", "from fhir_sched.cli import main; main()"]
-    process = subprocess.Popen(
-        [*command, "relay", "--sink", sink, "--log-level", "error", *options],
-        env={**environment, "FHIR_SCHED_DATABASE_URL": running.app_url},
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.wait(15)
 
 
 # to a webhook
@@ -202,7 +184,7 @@ def _delay(running: embedded.Embedded, commits: int) -> dict[str, Any]:
     try:
         url = f"http://127.0.0.1:{server.server_port}/hook"
         with (
-            _relay(running, url, "--allow-private"),
+            relay(running, url, "--allow-private"),
             psycopg.connect(running.admin_url, autocommit=True) as connection,
         ):
             # the first one waits for the relay's start
@@ -238,78 +220,6 @@ def _one(connection: psycopg.Connection[Any], arrived: dict[str, float], pause_s
         if time.perf_counter() > committed + 30:
             raise RuntimeError("the webhook heard nothing for 30 s")
     return (at - committed) * 1000
-
-
-# what bookings notice
-
-_CLIENTS = 8
-_SECONDS = 4
-_BOOK = """
-select set_config('app.tenant_id', '00000000-0000-4000-8000-00000000000b', true);
-insert into appointments (tenant_id, patient_id, slot_id, start_at, end_at, created_by)
-select s.tenant_id, gen_random_uuid(), s.id, s.start_at, s.end_at, s.tenant_id
-from bench_turns t
-join slots s on s.tenant_id = '00000000-0000-4000-8000-00000000000b' and s.id = t.slot_id
-where t.turn = (select nextval('bench_turn'));
-"""
-_ALWAYS = """
-create or replace trigger outbox_50_wake after insert on outbox
-    for each statement execute function fhir_sched_wake_relay()
-"""
-_ASLEEP = """
-create or replace trigger outbox_50_wake after insert on outbox
-    for each statement when (not pg_try_advisory_xact_lock_shared(7378697629483821640))
-    execute function fhir_sched_wake_relay()
-"""
-
-
-def _bookings(running: embedded.Embedded, rounds: int) -> dict[str, Any]:
-    """Bookings a second and their p99 in ms, with the same SQL; the outbox is emptied before each."""
-    found: dict[str, list[float]] = {}
-    _openings(running, rounds * 3 * _SECONDS * 3_000)
-    for _ in range(rounds):
-        for case in ("no_relay", "relay", "notify_always"):
-            with psycopg.connect(running.admin_url, autocommit=True) as connection:
-                connection.execute("truncate outbox, outbox_deliveries")
-                connection.execute(_ALWAYS if case == "notify_always" else _ASLEEP)
-                connection.execute("checkpoint")
-            relaying = nullcontext() if case == "no_relay" else _relay(running, "discard:")
-            with relaying:
-                time.sleep(0 if case == "no_relay" else 2.5)
-                limit = pgbench.run(running.admin_url, Script(_BOOK, {}), clients=_CLIENTS, seconds=_SECONDS)
-            found.setdefault(f"bookings_{case}_per_s", []).append(limit.tps)
-            found.setdefault(f"bookings_{case}_p99_ms", []).append(limit.p99_ms)
-    return {name: round(statistics.median(values), 1) for name, values in found.items()}
-
-
-def _openings(running: embedded.Embedded, count: int) -> None:
-    """That many free slots, in schedules of 5,000, with a number each."""
-    with psycopg.connect(running.admin_url, autocommit=True) as connection:
-        connection.execute("set app.quiet_slots = on")
-        connection.execute(
-            """
-            with made as (
-                insert into schedules (tenant_id, actor_id, actor_type)
-                select '00000000-0000-4000-8000-00000000000b', gen_random_uuid(), 'provider'
-                from generate_series(0, %s)
-                returning id
-            )
-            insert into slots (tenant_id, schedule_id, start_at, end_at)
-            select '00000000-0000-4000-8000-00000000000b', made.id, at, at + interval '15 minutes'
-            from made
-            cross join (
-                select timestamptz '2031-01-01' + n * interval '15 minutes' as at from generate_series(1, 5000) n
-            ) times
-            """,
-            [count // 5_000],
-        )
-        connection.execute(
-            "create table bench_turns as select row_number() over () as turn, id as slot_id from slots"
-            " where tenant_id = '00000000-0000-4000-8000-00000000000b'"
-        )
-        connection.execute("create unique index on bench_turns (turn)")
-        connection.execute("create sequence bench_turn cache 50")
-        connection.execute("vacuum analyze")
 
 
 if __name__ == "__main__":

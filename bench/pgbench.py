@@ -26,10 +26,14 @@ class Limit:
     p99_ms: float
 
 
-def run(url: str, script: Script, *, clients: int, seconds: float) -> Limit:
-    """The script with prepared statements, each transaction one pipeline and so one round trip."""
+def run(url: str, script: Script, *, clients: int, seconds: float, rate: float = 0) -> Limit:
+    """The script with prepared statements, each transaction one pipeline and so one round trip.
+
+    With a `rate` transactions begin at so many a second, by chance; latencies count from when they should have begun.
+    """
     settings = Limits().session(read_only=False, steady=script.steady)
     options = " ".join(f"-c {name}={value}" for name, value in settings.items()).replace("read c", "read\\ c")
+    pace = ["-R", str(rate)] if rate else []
     constants = [part for name, value in script.constants.items() for part in ("-D", f"{name}={value}")]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "script.sql")
@@ -37,7 +41,7 @@ def run(url: str, script: Script, *, clients: int, seconds: float) -> Limit:
         command: list[str | Path] = [embedded.binaries() / "pgbench", "-n", "-M", "prepared", "-f", path, "-j", "1"]
         command += ["-c", str(clients), "-T", str(round(seconds)), "-l", "--log-prefix", Path(directory, "log")]
         done = subprocess.run(
-            [*command, *constants, url],
+            [*command, *pace, *constants, url],
             capture_output=True,
             text=True,
             check=False,
