@@ -1,10 +1,13 @@
-"""The world in which things are killed, and how often: a few times, or many by `FHIR_SCHED_FAULTS=long`."""
+"""The world in which things are killed, and how often: a few times, or many by `FHIR_SCHED_FAULTS=long`.
+
+`FHIR_SCHED_FAULTS_RELAY_KILLS=100` says how often relays are killed, for who has minutes and not an hour.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -42,7 +45,9 @@ LONG = Scale(
 @pytest.fixture(scope="session")
 def scale() -> Scale:
     """Short in the suite, long in `make faults`."""
-    return LONG if os.environ.get("FHIR_SCHED_FAULTS") == "long" else SHORT
+    found = LONG if os.environ.get("FHIR_SCHED_FAULTS") == "long" else SHORT
+    kills = os.environ.get("FHIR_SCHED_FAULTS_RELAY_KILLS")
+    return replace(found, relay_kills=int(kills)) if kills else found
 
 
 @pytest.fixture(scope="package")

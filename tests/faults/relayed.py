@@ -105,11 +105,18 @@ class Relays:
         self.bury()
 
 
-class Changes:
-    """A program that changes rows of two tenants as fast as it may; `rate` is how often in a second."""
+_WAITING = 1_000
 
-    def __init__(self, world: World, *, rows: int = 20, rate: float = 400.0) -> None:
-        self._world, self._rate = world, rate
+
+class Changes:
+    """A program that changes rows of two tenants; `rate` is how often in a second at most.
+
+    With `paced` it waits while a thousand events are not published: relays that are killed all the time take fewer than
+    it makes, and the last one would have to send them all.
+    """
+
+    def __init__(self, world: World, *, rows: int = 20, rate: float = 400.0, paced: bool = False) -> None:
+        self._world, self._rate, self._paced = world, rate, paced
         self.tenants = [uuid4(), uuid4()]
         self._rows: list[tuple[UUID, UUID]] = []
         with world.admin() as connection:
@@ -140,10 +147,17 @@ class Changes:
             try:
                 with self._world.admin() as connection:
                     while not self._stop.wait(1 / self._rate):
-                        self._change(connection)
+                        if not self._paced or self._waiting(connection) < _WAITING:
+                            self._change(connection)
             except psycopg.Error:
                 # PostgreSQL is away; what was committed is in the outbox
                 time.sleep(0.05)
+
+    def _waiting(self, connection: psycopg.Connection[Any]) -> int:
+        row = connection.execute(
+            "select count(*) from (select from outbox where published = false limit %s) waiting", [_WAITING]
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _change(self, connection: psycopg.Connection[Any]) -> None:
         chosen = random.sample(self._rows, random.choice((1, 1, 1, 3)))

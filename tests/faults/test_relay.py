@@ -41,7 +41,7 @@ def test_a_relay_that_is_killed_between_publishing_and_marking_loses_nothing(
     world: World, receiver: Receiver, scale: Scale, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The receiver kills the relay in the middle of an event: before it answers, or when it has answered."""
-    changes = Changes(world)
+    changes = Changes(world, paced=True)
     relays = Relays(world, receiver.url)
     until = 0
 
@@ -70,7 +70,7 @@ def test_a_relay_that_is_killed_between_publishing_and_marking_loses_nothing(
 def test_two_relays_of_which_one_or_the_other_is_killed_keep_the_order(
     world: World, receiver: Receiver, scale: Scale, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes = Changes(world, rows=200, rate=1000)
+    changes = Changes(world, rows=200, rate=1000, paced=True)
     relays = Relays(world, receiver.url)
     answering(receiver, {204: 1})
     try:
@@ -94,7 +94,7 @@ def test_a_receiver_that_is_slow_down_failing_or_hanging_misses_nothing(
     world: World, receiver: Receiver, scale: Scale, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Beside it a file takes everything at once, and is held up by nothing."""
-    changes = Changes(world, rate=100)
+    changes = Changes(world, rate=20 if scale.sink_down_s > 60 else 100)
     with Receiver() as healthy:
         relays = Relays(world, receiver.url, healthy.url.replace("hook", "healthy"), park_after="1000")
         try:
