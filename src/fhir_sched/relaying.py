@@ -26,6 +26,8 @@ from fhir_sched.events.sink import SinkError
 from fhir_sched.events.tally import Tally
 from fhir_sched.settings import PREFIX, Settings
 from fhir_sched.subscriptions import setup as subscriptions
+from fhir_sched.subscriptions.metrics import SubscriptionMetrics
+from fhir_sched.subscriptions.tally import Tally as Heard
 
 _SAMPLE_S = 1.0
 
@@ -53,7 +55,8 @@ def run(settings: Settings, url: str, *, once: bool, metrics_port: int | None) -
 
 async def _run(settings: Settings, *, once: bool, metrics_port: int | None) -> None:
     tally = Tally()
-    telling = subscriptions.build(settings)
+    heard = Heard()
+    telling = subscriptions.build(settings, tally=heard)
     try:
         relay = setup.build(settings, fanout=telling.fanout if telling else None, tally=tally)
         if relay is None:
@@ -64,7 +67,7 @@ async def _run(settings: Settings, *, once: bool, metrics_port: int | None) -> N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, relay.stop)
-    async with _metrics(tally, metrics_port), _told(telling):
+    async with _metrics(tally, heard, metrics_port), _told(telling):
         await (relay.once() if once else relay.run())
 
 
@@ -83,13 +86,13 @@ async def _told(telling: subscriptions.Telling | None) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _metrics(tally: Tally, port: int | None) -> AsyncIterator[None]:
+async def _metrics(tally: Tally, heard: Heard, port: int | None) -> AsyncIterator[None]:
     """Answer Prometheus on that port of this machine, where one is given."""
     if port is None:
         yield
         return
     registry = CollectorRegistry()
-    metrics = RelayMetrics(tally, registry)
+    metrics = (RelayMetrics(tally, registry), SubscriptionMetrics(heard, registry))
     try:
         server, thread = start_http_server(port, "127.0.0.1", registry)
     except OSError as error:
@@ -97,7 +100,8 @@ async def _metrics(tally: Tally, port: int | None) -> AsyncIterator[None]:
 
     async def sample() -> None:
         while True:
-            metrics.sample()
+            for each in metrics:
+                each.sample()
             await asyncio.sleep(_SAMPLE_S)
 
     sampling = asyncio.create_task(sample())

@@ -34,6 +34,7 @@ from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.settings import Settings
 from fhir_sched.subscriptions import setup as subscriptions
+from fhir_sched.subscriptions.tally import Tally as Heard
 
 Scope = MutableMapping[str, Any]
 
@@ -66,13 +67,14 @@ class App:
         self.gate = Gate()
         keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
         self._tally = tally = Tally()
-        told = subscriptions.build(settings) if settings.relay else None
+        self._heard = heard = Heard()
+        told = subscriptions.build(settings, tally=heard) if settings.relay else None
         fanout = told.fanout if told else None
         self.delivery = told.delivery if told else None
         self.relay: Relay | None = events.build(settings, fanout=fanout, tally=tally) if settings.relay else None
         self.offering = Offering(lanes, settings.offer_seconds)
         dropped = (lambda: sink.dropped) if sink else (lambda: 0)
-        metrics = Metrics(self.gate, lanes.measured, dropped, keys, tally, self.journal)
+        metrics = Metrics(self.gate, lanes.measured, dropped, keys, (tally, heard), self.journal)
         self.observer = Observer(metrics, sink)
         self.sending = Sending(settings.public_url, settings.cors_origins)
         self.pages = pages(settings, lanes, self.gate, metrics)
@@ -130,7 +132,7 @@ class App:
             tasks.create_task(self._sample())
             tasks.create_task(keep_lapsing(self.lanes))
             if self.relay is None:
-                tasks.create_task(backlog.watch(self.lanes, self._tally))
+                tasks.create_task(backlog.watch(self.lanes, self._tally, self._heard))
 
     async def _sample(self) -> None:
         """Keep the metrics current that other processes show for this one."""

@@ -1,4 +1,4 @@
-"""The backlog of the outbox for /metrics, where no relay in this process looks it up: how much waits, since when.
+"""The backlog of outbox and Subscriptions for /metrics, where no relay in this process looks it up.
 
 A function of the database counts over all tenants and tells nothing else of them. Knows no event and no tenant.
 """
@@ -12,6 +12,7 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.events.tally import Tally
 from fhir_sched.outcome import FhirError
+from fhir_sched.subscriptions import tally as subscriptions
 
 PAUSE_S: Final = 5.0
 _NOBODY: Final = "00000000-0000-0000-0000-000000000000"
@@ -21,15 +22,16 @@ _FIGURES: Final = Fragment(
 )
 
 
-async def watch(lanes: Lanes, tally: Tally) -> None:
-    """Keep the figures of the tally current until it is cancelled; while the database is away they stay as they are."""
+async def watch(lanes: Lanes, tally: Tally, heard: subscriptions.Tally) -> None:
+    """Keep the figures current until it is cancelled; while the database is away they stay as they are."""
     while True:
         try:
-            (rows,) = await lanes.read(_NOBODY, _FIGURES, slow=True)
+            rows, standing = await lanes.read(_NOBODY, _FIGURES, subscriptions.FIGURES, slow=True)
         except FhirError:
             pass
         else:
             waiting, oldest_s, parked = (value or b"0" for value in rows.all()[0])
             tally.waiting, tally.parked = int(waiting), int(parked)
             tally.oldest_s = max(float(oldest_s), 0.0)
+            heard.stands(standing.all())
         await asyncio.sleep(PAUSE_S)

@@ -26,6 +26,8 @@ from fhir_sched.http.admission import Gate
 from fhir_sched.http.key_metrics import KeyMetrics
 from fhir_sched.journal import Journal
 from fhir_sched.security.jwks import IssuerKeys
+from fhir_sched.subscriptions.metrics import SubscriptionMetrics
+from fhir_sched.subscriptions.tally import Tally as Heard
 
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -44,7 +46,7 @@ class Metrics:
         measured: Callable[[], Measured],
         dropped: Callable[[], int],
         keys: Mapping[str, IssuerKeys],
-        tally: Tally,
+        tallies: tuple[Tally, Heard],
         journal: Journal | None,
     ) -> None:
         self._journal = journal
@@ -92,7 +94,8 @@ class Metrics:
         self._audited = counter("audit_events_written", "Audit events of reads and refusals in the database")
         self._unaudited = counter("audit_events_dropped", "Audit events that found no room, or that no one may keep")
         self._keys = KeyMetrics(keys, registry)
-        self._relay = RelayMetrics(tally, registry)
+        self._relay = RelayMetrics(tallies[0], registry)
+        self._subscriptions = SubscriptionMetrics(tallies[1], registry)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -147,6 +150,7 @@ class Metrics:
             self._last[name] = value
         self._keys.sample()
         self._relay.sample()
+        self._subscriptions.sample()
 
     def exposition(self) -> bytes:
         """All metrics, of every process, as Prometheus reads them (text format 0.0.4)."""

@@ -28,6 +28,7 @@ from fhir_sched.subscriptions import claims, subscriber, told
 from fhir_sched.subscriptions.claims import Claimed, Outcome
 from fhir_sched.subscriptions.database import Ask, asking
 from fhir_sched.subscriptions.notification import Standing, notification
+from fhir_sched.subscriptions.tally import FIGURES, Tally
 from fhir_sched.xml import to_xml
 
 log = logging.getLogger("fhir_sched.subscriptions")
@@ -36,6 +37,7 @@ FAILURES: Final = 5
 _AT_ONCE: Final = 32
 _LOOK_S: Final = 1.0
 _CLEAN_S: Final = 3600.0
+_FIGURES_S: Final = 2.0
 _GRACE_S: Final = 3.0
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 _CHANNEL: Final = "fhir_sched_subscriptions"
@@ -48,7 +50,11 @@ class Delivery:
     `tokens`: whether the server asks for tokens; `keep_days`: after how many days events are removed, 0 for never.
     """
 
-    def __init__(self, conninfo: str, webhooks: Webhooks, *, tokens: bool, keep_days: int = 0) -> None:
+    def __init__(
+        self, conninfo: str, webhooks: Webhooks, *, tokens: bool, keep_days: int = 0, tally: Tally | None = None
+    ) -> None:
+        self._tally = tally or Tally()
+        self._counted_at = -_FIGURES_S
         self._conninfo, self._webhooks, self._tokens, self._keep_days = conninfo, webhooks, tokens, keep_days
         self._cleaned_at = -_CLEAN_S
         self._woken = asyncio.Event()
@@ -101,6 +107,7 @@ class Delivery:
                 self._woken.clear()
                 wait_s = await self._round(connection, claim)
                 await self._remove_old(connection)
+                await self._count(connection)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), wait_s)
         finally:
@@ -109,6 +116,14 @@ class Delivery:
             for task in list(self._sending):
                 task.cancel()
             await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def _count(self, connection: Connection) -> None:
+        """Bring the figures of the tally up to date, now and then."""
+        if time.monotonic() < self._counted_at + _FIGURES_S:
+            return
+        self._counted_at = time.monotonic()
+        async with self._database:
+            self._tally.stands(await asking(connection)(FIGURES))
 
     async def _remove_old(self, connection: Connection) -> None:
         """Once an hour, the events that are older than they are kept; not those that are still to be sent."""
@@ -193,6 +208,15 @@ class Delivery:
 
     async def _post(self, each: Claimed, standing: Standing, kind: str, events: Sequence[told.Told]) -> str:
         """Why the endpoint did not take it; empty when it did."""
+        problem = await self._problem(each, standing, kind, events)
+        if problem:
+            self._tally.failed[kind] += 1
+        else:
+            self._tally.taken[kind] += 1
+            self._tally.events += len(events)
+        return problem
+
+    async def _problem(self, each: Claimed, standing: Standing, kind: str, events: Sequence[told.Told]) -> str:
         channel = each.channel
         body = notification(standing, kind, channel.content, events)
         if channel.is_xml:

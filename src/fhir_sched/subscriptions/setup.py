@@ -8,6 +8,7 @@ from fhir_sched.events.webhook import Webhooks
 from fhir_sched.settings import Auth, Settings
 from fhir_sched.subscriptions.delivery import Delivery
 from fhir_sched.subscriptions.fanout import Fanout
+from fhir_sched.subscriptions.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Telling:
     delivery: Delivery
 
 
-def build(settings: Settings) -> Telling | None:
+def build(settings: Settings, *, tally: Tally | None = None) -> Telling | None:
     """Both, not running yet; None without a database."""
     if settings.database_url is None:
         return None
@@ -28,5 +29,6 @@ def build(settings: Settings) -> Telling | None:
         Webhooks(private=settings.allow_private_endpoints),
         tokens=tokens,
         keep_days=settings.keep_events_days,
+        tally=tally,
     )
     return Telling(Fanout(tokens=tokens, wake=delivery.wake), delivery)
