@@ -86,7 +86,9 @@ def shown_patients(body: bytes) -> set[str]:
     >>> sorted(shown_patients(b'[{"reference":"Patient/1"},{"reference":"https://other/Patient/2"},{"display":"Patient/3"}]'))
     ['Patient/1', 'https://other/Patient/2']
     """
-    first = body.find(b"Patient/")
+    # a single letter is sought many times faster, and a page of slots has none
+    first = body.find(b"P")
+    first = body.find(b"Patient/", first) if first >= 0 else first
     if first < 0:
         return set()
     # most resources name one patient

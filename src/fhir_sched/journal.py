@@ -37,6 +37,7 @@ UNKNOWN_ROOM: Final = 200
 """Events of requests without a valid token between two batches: whoever has none can't push out what others did."""
 _LAST_S: Final = 2.0
 _MANY: Final = 1000
+_AT_ONCE: Final = 50
 _CALLER: Final = 10
 
 
@@ -46,6 +47,7 @@ class Journal:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._notes: list[Note] = []
+        self._open: dict[str, Batch] = {}
         self._batches: deque[tuple[str, Fragment, int]] = deque()
         self._waiting, self._room = 0, ROOM
         self._unknown = 0
@@ -151,8 +153,8 @@ class Journal:
 
     async def _write(self) -> bool:
         """Write everything that has been noted; False when the database does not take it now."""
-        while self._notes or self._batches:
-            self._pack()
+        while self._notes or self._open or self._batches:
+            await self._pack()
             tenant, fragment, number = self._batches[0]
             try:
                 await self._lanes.write(tenant, fragment)
@@ -166,19 +168,23 @@ class Journal:
             self._count(-number)
         return True
 
-    def _pack(self) -> None:
-        """Make statements of the oldest notes, one for each tenant."""
-        notes, self._notes = self._notes[:_MANY], self._notes[_MANY:]
-        self._unknown = 0
-        by_tenant: dict[str, Batch] = {}
-        for note in notes:
-            batch = by_tenant.get(note[0])
-            if batch is None:
-                batch = by_tenant[note[0]] = Batch(note[0], self.server)
-            batch.add(note)
-        for tenant, batch in by_tenant.items():
-            self._batches.append((tenant, batch.fragment(), batch.number))
-            self._count(batch.number)
+    async def _pack(self) -> None:
+        """Make statements of the oldest notes, one for each tenant; a few at a time, since requests wait meanwhile."""
+        number = 0
+        while self._notes and number < _MANY:
+            notes, self._notes = self._notes[:_AT_ONCE], self._notes[_AT_ONCE:]
+            self._unknown = 0
+            for note in notes:
+                batch = self._open.get(note[0])
+                if batch is None:
+                    batch = self._open[note[0]] = Batch(note[0], self.server)
+                before = batch.number
+                batch.add(note)
+                self._count(batch.number - before)
+            number += len(notes)
+            await asyncio.sleep(0)
+        done, self._open = self._open, {}
+        self._batches += [(tenant, batch.fragment(), batch.number) for tenant, batch in done.items()]
 
     def _count(self, number: int) -> None:
         self._waiting += number

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -63,11 +64,26 @@ def compiled(resource: Resource, source: Source) -> tuple[Template, Entries]:
     )
     parts = [head, *(each.plain(*(name[column] for column in each.shown)) for each in source.elements)]
     constants: dict[str, Any] = {constant: value for part in parts for constant, value in part.names}
-    constants["FORMAT"] = b"".join(part.format for part in parts) + b"}"
-    constants["ENTRY"] = b'%b%b","resource":' + constants["FORMAT"] + b"%b"
-    values = ", ".join(value for part in parts for value in part.values)
-    guards = " and ".join(dict.fromkeys(guard for part in parts for guard in part.guards))
-    text = _COMPILED.format(width=len(name), columns=", ".join(name.values()), values=values, guards=guards)
+    guards = list(dict.fromkeys(guard for part in parts for guard in part.guards))
+    values = [value for part in parts for value in part.values]
+    # what is asked by a guard and shown is looked up once
+    both = {value: f"v{number}" for number, value in enumerate(dict.fromkeys(values)) if value in guards}
+    values = [both.get(value, value) for value in values]
+    asked = " and ".join(f"({both[guard]} := {guard})" if guard in both else guard for guard in guards)
+    whole = b"".join(part.format for part in parts) + b"}"
+    fixed: dict[str, bytes] = {}
+    resource_items = _interleaved(whole, values, fixed, "r")
+    entry_items = _interleaved(b'%b%b","resource":' + whole + b"%b", ["head", "c0", *values, "tail"], fixed, "e")
+    text = _COMPILED.format(
+        width=len(name),
+        columns=", ".join(name.values()),
+        guards=asked,
+        resource=resource_items,
+        entry=entry_items,
+        # As defaults they are local names, found faster than global ones. For one row, to fill them in takes longer.
+        fixed=", ".join(f"{each}={each}" for each in (*fixed, *constants, "join")),
+    )
+    constants |= {**fixed, "join": b"".join}
     exec(text, constants)  # noqa: S102 - made of our own declarations, once
     return constants["template"], constants["entries"]
 
@@ -77,20 +93,35 @@ _COMPILED = """
 def template(row):
     if len(row) != {width}: row = row[:{width}]
     {columns} = row
-    return FORMAT % ({values}) if {guards} else None
+    return join(({resource})) if {guards} else None
 
-def entries(rows, head, tail, other):
+def entries(rows, head, tail, other, *, {fixed}):
     found = []
     add = found.append
     for row in rows:
         if len(row) != {width}: row = row[:{width}]
         {columns} = row
         if {guards}:
-            add(ENTRY % (head, c0, {values}, tail))
+            add(join(({entry})))
         else:
             add(b'%b%b","resource":%b%b' % (head, c0, other(row), tail))
     return found
 """
+
+
+def _interleaved(form: bytes, values: Sequence[str], fixed: dict[str, bytes], letter: str) -> str:
+    """The parts of a format with `%b` (which go to `fixed`) and the values between them, as the items of a tuple.
+
+    To join them takes two thirds of the time of formatting.
+    """
+    items = []
+    for number, (part, value) in enumerate(zip_longest(form.split(b"%b"), values)):
+        if part:
+            items.append(f"{letter}{number}")
+            fixed[items[-1]] = part
+        if value is not None:
+            items.append(value)
+    return ", ".join(items)
 
 
 def _identifier(source: Source) -> str:

@@ -13,7 +13,7 @@ from fhir_sched.definition import Resource, Source
 from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.include import Found, included
-from fhir_sched.search import page, sql
+from fhir_sched.search import page, shapes, sql
 from fhir_sched.search.query import Position, Query
 from fhir_sched.subset import subset
 
@@ -26,7 +26,7 @@ async def search(context: Context, query: Query) -> Answer:
     if query.count_only:
         number = await _counted(context, query, None)
         return Answer(200, searchset([], [("self", _self(context, query))], number, query.ignored))
-    plan = sql.search(query, context.tenant)
+    plan = shapes.search(query, context.tenant)
     rows = await _page(context, plan)
     more = len(rows) > query.count
     shown = rows[: query.count]

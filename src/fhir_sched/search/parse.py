@@ -19,6 +19,9 @@ MAX_PARAMETERS = 100
 MAX_VALUES = 500
 MAX_CHAIN = 4
 NOT_OURS = frozenset({"_format", "_pretty"})  # read by negotiation
+_LONGEST_REMEMBERED = 120
+_MOST_REMEMBERED = 8192
+_REMEMBERED: dict[tuple[str, str, str, str], Condition] = {}
 
 
 class Parser:
@@ -66,7 +69,7 @@ class Parser:
         if reader is not None:
             reader(self.resources, resource, name, text, draft)
         else:
-            draft.conditions.append(self.condition(resource, name, text))
+            draft.conditions.append(self._remembered(resource, name, text))
         if name != page.PARAMETER:
             draft.used.append((name, text))
 
@@ -96,6 +99,19 @@ class Parser:
         )
 
     # Conditions
+
+    def _remembered(self, resource: Resource, name: str, text: str) -> Condition:
+        """`condition`, remembered: many ask for the same status, days and schedules."""
+        if len(text) > _LONGEST_REMEMBERED or "ap" in text:  # `ap` depends on the time of asking
+            return self.condition(resource, name, text)
+        key = (resource.type, self.base, name, text)
+        found = _REMEMBERED.get(key)
+        if found is None:
+            found = self.condition(resource, name, text)
+            if len(_REMEMBERED) >= _MOST_REMEMBERED:
+                _REMEMBERED.clear()
+            _REMEMBERED[key] = found
+        return found
 
     def condition(self, resource: Resource, name: str, text: str, depth: int = 0) -> Condition:
         """One condition. Raises UnknownParameterError for an unknown parameter, FhirError 400 for what is wrong."""
