@@ -258,6 +258,9 @@ class _Heard:
     def __init__(self, tenants: Mapping[str, datetime]) -> None:
         self.of, self.committed, self.failures = tenants, 0, 1
 
+    async def anybody(self, connection: Connection) -> bool:
+        return True
+
     async def tenants(self, connection: Connection) -> Mapping[str, datetime]:
         return self.of
 

@@ -17,8 +17,11 @@ from fhir_sched.events.session import Connection
 class Fanout(Protocol):
     """Told of events tenant by tenant; events have their `payload`."""
 
+    async def anybody(self, connection: Connection) -> bool:
+        """Whether any tenant has somebody to tell."""
+
     async def tenants(self, connection: Connection) -> Mapping[str, datetime]:
-        """The tenants that have somebody to tell, and since when events concern them; cheap, asked all the time.
+        """The tenants with events to tell somebody of, and since when events concern them; cheap, asked all the time.
 
         Events that were written before that moment are not looked at.
         """

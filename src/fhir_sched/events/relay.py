@@ -163,7 +163,7 @@ class Relay:
             await pausing
 
     async def _told_somebody(self, connection: Connection) -> bool:
-        return self._fanout is not None and bool(await self._fanout.tenants(connection))
+        return self._fanout is not None and await self._fanout.anybody(connection)
 
     async def _round(self, connections: Sequence[Connection]) -> bool:
         """One look at everything; whether there was anything to do."""

@@ -1,4 +1,4 @@
-"""Which of some versions of resources fulfil conditions -> one SQL statement. Pure: no connection, no I/O.
+"""Which of some versions of resources fulfil conditions -> SQL statements. Pure: no connection, no I/O.
 
 The search is that of every request: only its table and the side table are replaced by the versions in question, which
 are the rows themselves or entries of `history`. So an event is judged by what its resource was then, deleted or not.
@@ -6,14 +6,19 @@ are the rows themselves or entries of `history`. So an event is judged by what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import Resource, Source
 from fhir_sched.search import branches
 from fhir_sched.search.predicate import Arguments
 from fhir_sched.search.query import Condition
+
+_PLACEHOLDER: Final = re.compile(r"\$(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +30,20 @@ class Version:
 
 
 def among(
-    resource: Resource, source: Source, conditions: Sequence[Condition], versions: Sequence[Version], tenant: str
-) -> Fragment | None:
-    """The ids of those versions that fulfil all conditions; each id may be asked for once. None when none can."""
+    resource: Resource,
+    source: Source,
+    wanted: Sequence[Sequence[Condition]],
+    versions: Sequence[Version],
+    tenant: str,
+) -> list[Fragment]:
+    """Place in `wanted` and id, for each of these lists of conditions and each version that fulfils all of them.
+
+    Each id may be asked for once. One statement for all lists that differ in their values alone.
+    """
     args = Arguments(tenant)
     spread = rows(source, versions, args)
     ids = args.add(_array(each.row_id for each in versions))
-    found = branches.selects(resource, source, conditions, args)
-    if not found:
-        return None
-    ctes = (
+    head = (
         f"with {source.table} as materialized (\n{spread}\n), search_tokens as not materialized (\n"
         "select t.tenant_id, t.parameter, t.system, t.value, t.id, t.kind\nfrom public.search_tokens t\n"
         f"where not (t.kind = '{source.kind}' and t.id = any({ids}::uuid[]))\nunion all\n"
@@ -42,8 +51,50 @@ def among(
         f"'{source.kind}'::\"char\"\n"
         f"from {source.table} a\ncross join lateral jsonb_array_elements(a.fhir_tokens) e\nwhere e ->> 2 is not null\n)"
     )
-    selects = "\nunion\n".join(f"select a.id\nfrom {tables}\nwhere {where}" for tables, where in found)
-    return Fragment(f"{ctes}\n{selects}", tuple(args.values))
+
+    def body(conditions: Sequence[Condition], own: Arguments) -> str:
+        found = branches.selects(resource, source, conditions, own)
+        return "\nunion\n".join(f"select a.id\nfrom {tables}\nwhere {where}" for tables, where in found)
+
+    return together(head, args, wanted, body)
+
+
+def together(
+    head: str,
+    shared: Arguments,
+    wanted: Sequence[Sequence[Condition]],
+    body: Callable[[Sequence[Condition], Arguments], str],
+) -> list[Fragment]:
+    """Statements that return place in `wanted` and id: what the select of each list of conditions finds.
+
+    `body` writes that select, nothing where it can find none. Selects with the same text are one statement, whose rows
+    of arguments are joined to it. The `shared` arguments stand before theirs.
+    """
+    alike: dict[str, list[tuple[int, list[bytes | None]]]] = defaultdict(list)
+    count = len(shared.values)
+    for place, conditions in enumerate(wanted):
+        own = Arguments("")
+        own.values = list(shared.values)
+        text = body(conditions, own)
+        if text:
+            alike[text].append((place, own.values[count:]))
+    return [_joined(head, shared.values, text, listed) for text, listed in alike.items()]
+
+
+def _joined(
+    head: str, shared: Sequence[bytes | None], text: str, listed: Sequence[tuple[int, list[bytes | None]]]
+) -> Fragment:
+    count, own = len(shared), len(listed[0][1])
+    columns = [_array(str(place) for place, _ in listed)]
+    columns += [_quoted((values[index] or b"").decode() for _, values in listed) for index in range(own)]
+    arrays = [f"${count + 1}::integer[]", *(f"${count + 2 + index}::text[]" for index in range(own))]
+    names = ["place", *(f"v{count + 1 + index}" for index in range(own))]
+    mine = _PLACEHOLDER.sub(lambda found: f"w.v{found[1]}" if int(found[1]) > count else found[0], text)
+    whole = (
+        f"{head}\nselect w.place, r.id\nfrom unnest({', '.join(arrays)}) w ({', '.join(names)})\n"
+        f"cross join lateral (\n{mine}\n) r"
+    )
+    return Fragment(whole.lstrip(), (*shared, *(column.encode() for column in columns)))
 
 
 def shown(source: Source, versions: Sequence[Version], tenant: str) -> Fragment:
@@ -74,3 +125,8 @@ def rows(source: Source, versions: Sequence[Version], args: Arguments) -> str:
 def _array(values: Iterable[str]) -> str:
     """An array literal of UUIDs or numbers, which need no quotes."""
     return "{" + ",".join(values) + "}"
+
+
+def _quoted(values: Iterable[str]) -> str:
+    """An array literal of any texts."""
+    return "{" + ",".join('"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in values) + "}"

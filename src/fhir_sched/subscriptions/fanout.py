@@ -8,6 +8,7 @@ filter is evaluated by our own search. Rows are locked in the order of their ids
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,29 +16,36 @@ from datetime import datetime
 from typing import Final
 
 import orjson
+import psycopg
 
 from fhir_sched.events.event import Event
 from fhir_sched.events.session import Connection
 from fhir_sched.outcome import FhirError
-from fhir_sched.resources.topics import TOPICS
+from fhir_sched.resources.topics import TOPICS, Topic
 from fhir_sched.search.query import Condition
 from fhir_sched.subscriptions import filters, matching, subscriber
-from fhir_sched.subscriptions.changes import Change, changes
+from fhir_sched.subscriptions.changes import Change, Focus, changes
 from fhir_sched.subscriptions.claims import AS_DELIVERY
 from fhir_sched.subscriptions.database import Ask, array, asking, statement, text
 from fhir_sched.subscriptions.subscriber import Listening
 
 log = logging.getLogger("fhir_sched.subscriptions")
 
-_FOLLOWED: Final = "select tenant_id::text, since from fhir_sched_tenants_with_subscribers()"
+_FOLLOWED: Final = "select from fhir_sched_tenants_with_subscribers() limit 1"
+_WAITING: Final = "select tenant_id::text, since from fhir_sched_tenants_to_fan_out()"
+_STANDING: Final = (
+    "select s.id, s.version\nfrom subscriptions s\n"
+    "where s.tenant_id = $1::uuid and s.status <> 'off' and s.criteria = any($2::text[])\norder by s.id"
+)
 _SUBSCRIBERS: Final = (
-    "select s.id, s.criteria, s.fhir, s.caller, s.base\nfrom subscriptions s\n"
-    "where s.tenant_id = $1::uuid and s.status <> 'off'\norder by s.id"
+    "select s.id, s.version, s.criteria, s.fhir, s.caller, s.base\nfrom subscriptions s\n"
+    "where s.tenant_id = $1::uuid and s.id = any($2::uuid[])"
 )
 _BEFORE: Final = (
-    "select s.id, o.id\nfrom subscriptions s\njoin outbox o on o.tenant_id = s.tenant_id\n"
-    "where s.tenant_id = $1::uuid and s.status <> 'off' and o.id = any($2::uuid[])\n"
-    "and pg_visible_in_snapshot(o.xid, s.since)"
+    "select s.id, o.id\nfrom unnest($2::uuid[], $3::uuid[]) heard (subscription_id, outbox_id)\n"
+    "join subscriptions s on s.tenant_id = $1::uuid and s.id = heard.subscription_id\n"
+    "join outbox o on o.tenant_id = $1::uuid and o.id = heard.outbox_id\n"
+    "where pg_visible_in_snapshot(o.xid, s.since)"
 )
 _LOCK: Final = (
     "select s.id\nfrom subscriptions s\nwhere s.tenant_id = $1::uuid and s.id = any($2::uuid[])\n"
@@ -72,10 +80,17 @@ join told t on t.subscription_id = c.id
 """
 
 
+_KNOWN_S: Final = 60.0
+"""For how long filters are kept as they were understood; a value such as `ap2030` means something else each day."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Follower:
-    row_id: str
+    """A version of a subscription: what it listens to, and what must hold for it to hear (None: it hears nothing)."""
+
+    version: str
     listening: Listening
+    conditions: tuple[Condition, ...] | None
 
 
 class Fanout:
@@ -83,28 +98,31 @@ class Fanout:
 
     def __init__(self, *, tokens: bool, wake: Callable[[], None] = lambda: None) -> None:
         self._tokens, self._wake = tokens, wake
+        self._known: dict[str, dict[str, _Follower]] = {}
+        self._known_at = 0.0
+
+    async def anybody(self, connection: Connection) -> bool:
+        """Whether any tenant has subscriptions."""
+        return (await connection.execute(_FOLLOWED)).rowcount > 0
 
     async def tenants(self, connection: Connection) -> Mapping[str, datetime]:
-        """The tenants that have subscriptions, and since when events may concern them."""
-        cursor = await connection.execute(_FOLLOWED)
+        """The tenants that have subscriptions and events to tell them, and since when events may concern them."""
+        cursor = await connection.execute(_WAITING)
         return {str(tenant): since for tenant, since in await cursor.fetchall() if isinstance(since, datetime)}
 
     async def fan_out(self, connection: Connection, tenant: str, events: Sequence[Event]) -> None:
         """Number what each subscription is to hear of these events."""
         ask = asking(connection)
         await ask(AS_DELIVERY)
-        followers = await self._followers(ask, tenant)
-        found = list(changes(events, frozenset(each.listening.topic.url for each in followers)))
+        found = list(changes(events, frozenset(TOPICS)))
+        followers = await self._followers(ask, tenant, {change.topic.url for change in found}) if found else {}
+        followed = {each.listening.topic for each in followers.values()}
+        found = [change for change in found if change.topic in followed]
         there = await matching.with_versions(ask, tenant, [change.focus for change in found])
         found = [replace(change, focus=focus) for change, focus in zip(found, there, strict=True) if focus is not None]
         if not found:
             return
-        before = await self._before(ask, tenant, {change.event.id for change in found})
-        told: dict[str, list[Change]] = {}
-        for follower, matched in await self._matched(ask, tenant, followers, found):
-            heard = [change for change in matched if (follower.row_id, change.event.id) not in before]
-            if heard:
-                told[follower.row_id] = heard
+        told = await self._told(ask, tenant, await self._matched(connection, tenant, followers, found))
         if told:
             await ask(statement(_LOCK, tenant, array(told)))
             await self._count(ask, tenant, told)
@@ -113,42 +131,59 @@ class Fanout:
         """Let deliveries begin."""
         self._wake()
 
-    async def _followers(self, ask: Ask, tenant: str) -> list[_Follower]:
-        followers = []
-        for row_id, criteria, fhir, caller, base in await ask(statement(_SUBSCRIBERS, tenant)):
-            topic = TOPICS.get(text(criteria))
-            if topic is not None:
+    async def _followers(self, ask: Ask, tenant: str, topics: Iterable[str]) -> dict[str, _Follower]:
+        """Who listens to these topics, by id in their order. Only what is new or has changed is read."""
+        if time.monotonic() > self._known_at + _KNOWN_S:
+            self._known_at, self._known = time.monotonic(), {}
+        known = self._known.setdefault(tenant, {})
+        standing = {text(row[0]): text(row[1]) for row in await ask(statement(_STANDING, tenant, array(topics)))}
+        new = [
+            row_id for row_id, version in standing.items() if row_id not in known or known[row_id].version != version
+        ]
+        if new:
+            alike: dict[Listening, tuple[Condition, ...] | None] = {}
+            for row_id, version, criteria, fhir, caller, base in await ask(statement(_SUBSCRIBERS, tenant, array(new))):
                 document = orjson.loads(fhir or b"{}")
                 who = subscriber.of_column(caller or b"", tokens=self._tokens)
-                listening = Listening(topic, filters.filters(document), who, text(base), tenant)
-                followers.append(_Follower(text(row_id), listening))
-        return followers
-
-    async def _before(self, ask: Ask, tenant: str, events: Iterable[str]) -> set[tuple[str, str]]:
-        """Subscriptions with the events that were committed before they were there."""
-        rows = await ask(statement(_BEFORE, tenant, array(events)))
-        return {(text(row[0]), text(row[1])) for row in rows}
+                listening = Listening(TOPICS[text(criteria)], filters.filters(document), who, text(base), tenant)
+                if listening not in alike:
+                    alike[listening] = _conditions(listening)
+                known[text(row_id)] = _Follower(text(version), listening, alike[listening])
+        return {row_id: known[row_id] for row_id in standing if row_id in known}
 
     async def _matched(
-        self, ask: Ask, tenant: str, followers: Sequence[_Follower], found: Sequence[Change]
-    ) -> list[tuple[_Follower, list[Change]]]:
-        """What each follower is to hear; those that listen to the same are asked for once."""
-        alike: dict[Listening, list[_Follower]] = defaultdict(list)
-        for follower in followers:
-            alike[follower.listening].append(follower)
-        matched: list[tuple[_Follower, list[Change]]] = []
-        for listening, same in alike.items():
-            concerned = [change for change in found if change.topic is listening.topic]
-            heard = await self._heard(ask, tenant, listening, concerned)
-            matched += [(follower, heard) for follower in same]
-        return matched
+        self, connection: Connection, tenant: str, followers: Mapping[str, _Follower], found: Sequence[Change]
+    ) -> dict[str, list[Change]]:
+        """What each follower is to hear, by its id; those that listen to the same are asked for once."""
+        alike: dict[Listening, list[str]] = defaultdict(list)
+        wanted: dict[Topic, dict[Listening, tuple[Condition, ...]]] = defaultdict(dict)
+        for row_id, follower in followers.items():
+            if follower.conditions is not None:
+                alike[follower.listening].append(row_id)
+                wanted[follower.listening.topic][follower.listening] = follower.conditions
+        heard: dict[str, list[Change]] = {}
+        for topic, listened in wanted.items():
+            concerned = [change for change in found if change.topic is topic]
+            foci = [change.focus for change in concerned]
+            found_for = await _fulfilling(connection, tenant, list(listened.values()), foci)
+            for listening, fits in zip(listened, found_for, strict=True):
+                fitting = [change for change, fit in zip(concerned, fits, strict=True) if fit]
+                heard |= dict.fromkeys(alike[listening], fitting)
+        return {row_id: heard[row_id] for row_id in followers if heard.get(row_id)}
 
-    async def _heard(self, ask: Ask, tenant: str, listening: Listening, concerned: Sequence[Change]) -> list[Change]:
-        conditions = _conditions(listening) if concerned else None
-        if conditions is None:
-            return []
-        fulfilling = await matching.fulfilling(ask, tenant, conditions, [each.focus for each in concerned])
-        return [change for change, fits in zip(concerned, fulfilling, strict=True) if fits]
+    async def _told(self, ask: Ask, tenant: str, heard: Mapping[str, Sequence[Change]]) -> dict[str, list[Change]]:
+        """The same without what was committed before a subscription was there."""
+        pairs = list({(row_id, change.event.id): None for row_id, changed in heard.items() for change in changed})
+        if not pairs:
+            return {}
+        ids, events = zip(*pairs, strict=True)
+        rows = await ask(statement(_BEFORE, tenant, array(ids), array(events)))
+        before = {(text(row[0]), text(row[1])) for row in rows}
+        told = {
+            row_id: [change for change in changed if (row_id, change.event.id) not in before]
+            for row_id, changed in heard.items()
+        }
+        return {row_id: left for row_id, left in told.items() if left}
 
     async def _count(self, ask: Ask, tenant: str, told: Mapping[str, Sequence[Change]]) -> None:
         columns: list[tuple[str, ...]] = [
@@ -166,6 +201,24 @@ class Fanout:
             for place, change in enumerate(heard, 1)
         ]
         await ask(statement(_COUNT, tenant, *map(array, zip(*columns, strict=True))))
+
+
+async def _fulfilling(
+    connection: Connection, tenant: str, wanted: Sequence[tuple[Condition, ...]], foci: Sequence[Focus]
+) -> list[list[bool]]:
+    """See `matching.fulfilling_each`; one that PostgreSQL cannot evaluate hears nothing and holds up nobody else."""
+    try:
+        async with connection.transaction():
+            return await matching.fulfilling_each(asking(connection), tenant, wanted, foci)
+    except psycopg.DataError as error:
+        if len(wanted) == 1:
+            log.warning("a filter cannot be evaluated", extra={"fields": {"problem": type(error).__name__}})
+            return [[False] * len(foci)]
+        half = len(wanted) // 2
+        return [
+            *await _fulfilling(connection, tenant, wanted[:half], foci),
+            *await _fulfilling(connection, tenant, wanted[half:], foci),
+        ]
 
 
 def _conditions(listening: Listening) -> tuple[Condition, ...] | None:

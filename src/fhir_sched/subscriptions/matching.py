@@ -13,7 +13,7 @@ from typing import Final
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.resources import SLOT
 from fhir_sched.search import branches
-from fhir_sched.search.among import among
+from fhir_sched.search.among import among, together
 from fhir_sched.search.predicate import Arguments
 from fhir_sched.search.query import Condition
 from fhir_sched.subscriptions.changes import Focus
@@ -24,18 +24,32 @@ _SLOTS: Final = SLOT.sources[0]
 
 async def fulfilling(ask: Ask, tenant: str, conditions: Sequence[Condition], foci: Sequence[Focus]) -> list[bool]:
     """For each focus whether it fulfils all conditions."""
-    if not conditions:
-        return [True] * len(foci)
-    found = [False] * len(foci)
+    (found,) = await fulfilling_each(ask, tenant, [conditions], foci)
+    return found
+
+
+async def fulfilling_each(
+    ask: Ask, tenant: str, wanted: Sequence[Sequence[Condition]], foci: Sequence[Focus]
+) -> list[list[bool]]:
+    """The same for several lists of conditions; those that differ in values alone are asked for together."""
+    found = [[not conditions] * len(foci) for conditions in wanted]
+    asked = [place for place, conditions in enumerate(wanted) if conditions]
+    lists = [wanted[place] for place in asked]
+    if not lists:
+        return found
     for wave in _waves(foci):
         first = foci[wave[0]]
-        fragment = among(first.resource, first.source, conditions, [foci[place].seen for place in wave], tenant)
-        ids = await _ids(ask, fragment)
-        for place in wave:
-            found[place] = foci[place].row_id in ids
-    for place, focus in enumerate(foci):
+        fragments = among(first.resource, first.source, lists, [foci[place].seen for place in wave], tenant)
+        matched = await _matched(ask, fragments)
+        for number, place in enumerate(asked):
+            for at in wave:
+                found[place][at] = (number, foci[at].row_id) in matched
+    for at, focus in enumerate(foci):
         if focus.within is not None:
-            found[place] = bool(await _ids(ask, _made(focus, focus.within, conditions, tenant)))
+            matched = await _matched(ask, _made(focus, focus.within, lists, tenant))
+            fits = {number for number, _ in matched}
+            for number, place in enumerate(asked):
+                found[place][at] = number in fits
     return found
 
 
@@ -71,21 +85,23 @@ def _at(focus: Focus, version: int | None) -> Focus | None:
     return None if version is None else replace(focus, version=version)
 
 
-async def _ids(ask: Ask, fragment: Fragment | None) -> set[str]:
-    if fragment is None:
-        return set()
-    return {text(row[0]) for row in await ask(fragment)}
+async def _matched(ask: Ask, fragments: Sequence[Fragment]) -> set[tuple[int, str]]:
+    """Place and id of what the statements find."""
+    return {(int(text(row[0])), text(row[1])) for fragment in fragments for row in await ask(fragment)}
 
 
-def _made(focus: Focus, between: tuple[str, str], conditions: Sequence[Condition], tenant: str) -> Fragment | None:
-    """One of the slots between two times of a schedule that fulfils the conditions."""
+def _made(focus: Focus, between: tuple[str, str], wanted: Sequence[Sequence[Condition]], tenant: str) -> list[Fragment]:
+    """One of the slots between two times of a schedule that fulfils the conditions, for each list of them."""
     args = Arguments(tenant)
     own = (
         f"a.schedule_id = {args.add(focus.row_id)}::uuid and a.start_at >= {args.add(between[0])}::timestamptz "
         f"and a.end_at <= {args.add(between[1])}::timestamptz"
     )
-    found = branches.selects(SLOT, _SLOTS, conditions, args)
-    selects = "\nunion all\n".join(
-        f"(select a.id\nfrom {tables}\nwhere {where}\nand {own}\nlimit 1)" for tables, where in found
-    )
-    return Fragment(selects, tuple(args.values)) if found else None
+
+    def body(conditions: Sequence[Condition], more: Arguments) -> str:
+        found = branches.selects(SLOT, _SLOTS, conditions, more)
+        return "\nunion all\n".join(
+            f"(select a.id\nfrom {tables}\nwhere {where}\nand {own}\nlimit 1)" for tables, where in found
+        )
+
+    return together("", args, wanted, body)
