@@ -71,14 +71,31 @@ where s.tenant_id = $1::uuid
   and s.id = $2::uuid
   and s.claim = $3::bigint
 """
+# The eldest of each subscription are its lowest numbers, which are found by key; nothing updates these rows.
 _REMOVE_OLD: Final = """
-delete from subscription_events e
-using subscriptions s
-where e.tenant_id = $1::uuid
-  and e.occurred_at < clock_timestamp() - make_interval(days => $2::integer)
-  and s.tenant_id = e.tenant_id
-  and s.id = e.subscription_id
-  and (e.number <= s.delivered or s.status = 'error')
+with gone as (
+    delete from subscription_events
+    where ctid = any(array(
+        select eldest.ctid
+        from subscriptions s
+        cross join lateral (
+            select e.ctid, e.occurred_at
+            from subscription_events e
+            where e.tenant_id = s.tenant_id
+              and e.subscription_id = s.id
+              and (e.number <= s.delivered or s.status = 'error')
+            order by e.number
+            limit 200
+        ) eldest
+        where s.tenant_id = $1::uuid
+          and eldest.occurred_at < clock_timestamp() - make_interval(days => $2::integer)
+        limit 2000
+    ))
+    and tenant_id = $1::uuid
+    returning 1
+)
+select count(*)
+from gone
 """
 
 
@@ -145,7 +162,7 @@ def claimed(tenant: str, row: Row) -> Claimed:
 
 
 def remove_old(tenant: str, days: int) -> Fragment:
-    """Removes the events that are older than that, but for those that are still to be sent."""
+    """Removes some of the events that are older than that, but for those that are still to be sent; how many."""
     return statement(_REMOVE_OLD, tenant, str(days))
 
 

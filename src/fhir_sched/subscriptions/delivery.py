@@ -132,8 +132,11 @@ class Delivery:
         self._cleaned_at = time.monotonic()
         cursor = await connection.execute("select tenant_id::text from fhir_sched_tenants_with_subscribers()")
         for (tenant,) in await cursor.fetchall():
-            async with self._transaction(connection, str(tenant)) as ask:
-                await ask(claims.remove_old(str(tenant), self._keep_days))
+            left = True
+            while left and not self._stopping:
+                async with self._transaction(connection, str(tenant)) as ask:
+                    ((removed,),) = await ask(claims.remove_old(str(tenant), self._keep_days))
+                left = removed != b"0"
 
     async def _round(self, connection: Connection, claim: int) -> float:
         """Begin what is due; for how many seconds there is nothing more to do."""
