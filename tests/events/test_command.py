@@ -69,6 +69,7 @@ def test_sinks_come_from_flags_and_the_environment(clinic: Clinic, database: Dat
         (["--sink", "http://127.0.0.1:1/"], "ALLOW_PRIVATE_ENDPOINTS"),
         (["--sink", "stdout:", "--park-after", "0"], "FHIR_SCHED_PARK_AFTER"),
         (["--sink", "stdout:", "--webhook-secret", "whsec_!"], "FHIR_SCHED_WEBHOOK_SECRET"),
+        (["--sink", "nats://127.0.0.1:99999/x"], "out of range"),
         (["resend"], "--all"),
     ],
 )
@@ -77,6 +78,24 @@ def test_what_is_wrong_is_one_line(database: Database, arguments: list[str], sai
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--sink", ""], 2, "names no sink"),
+        (["--sink", "stdout:", "--sink", " "], 2, "names no sink"),
+        (["forget", "https://nobody.example/"], 1, "nothing is to be sent to https://nobody.example/"),
+        (["resend", "00000000-0000-4000-8000-000000000001"], 1, "no event"),
+        (["resend", "yesterday's"], 2, "not a valid UUID"),
+    ],
+)
+def test_what_names_nothing_is_said_and_not_passed_over(
+    database: Database, arguments: list[str], code: int, said: str
+) -> None:
+    done = _run(database, *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
 
 
 def test_parked_events_are_listed_and_sent_again(clinic: Clinic, database: Database, receiver: Receiver) -> None:

@@ -77,6 +77,23 @@ def test_an_event_larger_than_the_broker_takes_is_parked_and_the_others_flow(
     ]
 
 
+def test_a_broker_that_is_not_there_at_the_start_is_waited_for(
+    clinic: Clinic, database: Database, broker: Broker, tmp_path: Path
+) -> None:
+    url = f"{broker.url}/later"
+    broker.stop()
+
+    async def work() -> None:
+        await asyncio.to_thread(clinic.schedule)
+        await asyncio.sleep(0.3)
+        assert await asyncio.to_thread(_published, clinic) == 0
+        await asyncio.to_thread(broker.start)
+        await eventually(lambda: _published(clinic) == 1)
+
+    while_running(database, url, work=work)
+    assert len(broker.stored("later.>")) == 1
+
+
 def test_a_broker_that_ends_is_waited_for(clinic: Clinic, database: Database, broker: Broker, tmp_path: Path) -> None:
     async def work() -> None:
         await asyncio.to_thread(clinic.schedule)

@@ -236,6 +236,18 @@ def test_published_events_are_removed_after_their_days_and_others_never(
     assert left() == {"parked": 1}
 
 
+def test_a_full_disk_parks_nothing_and_holds_no_other_sink_up(clinic: Clinic, database: Database, lines: Path) -> None:
+    async def work() -> None:
+        for _ in range(3):
+            await asyncio.to_thread(clinic.schedule)
+        await eventually(lambda: lines.exists() and len(lines.read_text().splitlines()) == 3)
+        await eventually(lambda: clinic.sql("select count(*) from outbox where queued") == [(3,)])
+
+    while_running(database, "file:///dev/full", f"file://{lines}", work=work, park_after=1)
+    assert clinic.sql("select count(*) from outbox where published") == [(0,)]
+    assert clinic.sql("select count(*) from outbox_deliveries where parked_at is not null") == [(0,)]
+
+
 def test_a_file_with_half_a_line_gets_whole_ones(clinic: Clinic, database: Database, lines: Path) -> None:
     lines.write_text('{"half')
     clinic.schedule()

@@ -98,21 +98,45 @@ def test_three_hundred_filters_of_one_kind_cost_one_statement(
     assert len(asked) < 20
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        psycopg.DataError,
+        psycopg.errors.QueryCanceled,
+        psycopg.errors.TooManyColumns,
+        psycopg.errors.StatementTooComplex,
+    ],
+)
 def test_a_filter_that_cannot_be_evaluated_holds_up_nobody_else(
-    clinic: Clinic, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+    clinic: Clinic, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch, error: type[psycopg.Error]
 ) -> None:
     first = clinic.create(subscriber.subscription("appointment-changed", f"Appointment?patient={PATIENT}"))
     copies(clinic, first, [f"Appointment?status={each}" for each in ("booked", "cancelled", "noshow")])
 
     def failing(resource: Any, source: Any, wanted: Any, versions: Any, tenant: str) -> Any:
         if any("noshow" in str(condition.values) for conditions in wanted for condition in conditions):
-            raise psycopg.DataError
+            raise error
         return among(resource, source, wanted, versions, tenant)
 
     monkeypatch.setattr(matching, "among", failing)
     clinic.booked()
     fanned(clinic)
     assert len(heard(clinic)) == 2
+
+
+def test_a_filter_that_is_too_long_to_be_evaluated_is_refused_and_one_that_is_stored_is_left_out(
+    clinic: Clinic, subscriber: Subscriber
+) -> None:
+    """Such a one came in before it was refused, and then stopped the relay for everybody."""
+    long = "Appointment?" + "&".join(["status=booked"] * 3000)
+    answer = clinic.http.post("Subscription", json=subscriber.subscription("appointment-changed", long))
+    assert answer.status_code == 422, answer.text
+    assert "100 conditions" in answer.text
+    first = clinic.create(subscriber.subscription("appointment-changed", "Appointment?status=booked"))
+    copies(clinic, first, [long])
+    clinic.booked()
+    fanned(clinic)
+    assert heard(clinic) == {first["id"][4:]: 1}
 
 
 def test_a_filter_with_a_character_that_no_text_may_hold_is_refused(clinic: Clinic, subscriber: Subscriber) -> None:

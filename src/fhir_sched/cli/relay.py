@@ -46,6 +46,8 @@ def relay(
     """
     if context.invoked_subcommand is not None:
         return
+    if not all(map(str.strip, given)):
+        fail("--sink names no sink; is a variable of the shell empty?", 2)
     if given:
         flags["sinks"] = ",".join((*given, *filter(None, [flags.get("sinks")])))
     if allow_private:
@@ -103,4 +105,6 @@ def relay_forget(*, sink: str, **flags: Any) -> None:
 
     with said_in_one_line(), database_of(settings, "relay forget") as (_, app_url):
         count = relaying.forget(app_url, sink)
+    if not count:
+        fail(f"nothing is to be sent to {sink}")
     click.echo(f"{count} given up")

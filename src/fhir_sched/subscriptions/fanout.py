@@ -210,7 +210,9 @@ async def _fulfilling(
     try:
         async with connection.transaction():
             return await matching.fulfilling_each(asking(connection), tenant, wanted, foci)
-    except psycopg.DataError as error:
+    except psycopg.Error as error:
+        if not _is_of_the_filter(error):
+            raise
         if len(wanted) == 1:
             log.warning("a filter cannot be evaluated", extra={"fields": {"problem": type(error).__name__}})
             return [[False] * len(foci)]
@@ -219,6 +221,11 @@ async def _fulfilling(
             *await _fulfilling(connection, tenant, wanted[:half], foci),
             *await _fulfilling(connection, tenant, wanted[half:], foci),
         ]
+
+
+def _is_of_the_filter(error: psycopg.Error) -> bool:
+    """Whether the statement itself is at fault: its values, what it asks for, its size or its time."""
+    return isinstance(error, psycopg.DataError) or (error.sqlstate or "").startswith(("0A", "21", "42", "54", "57014"))
 
 
 def _conditions(listening: Listening) -> tuple[Condition, ...] | None:

@@ -20,6 +20,8 @@ from fhir_sched.subscriptions.channel import extension_values
 
 _WHERE: Final = "Subscription.criteria"
 _MAX_FILTERS: Final = 20
+_MAX_CONDITIONS: Final = 100
+"""Of all filters together: they are evaluated at each event, beside those of everybody else."""
 
 
 def filters(document: dict[str, Any]) -> tuple[str, ...]:
@@ -40,6 +42,11 @@ def refusals(document: dict[str, Any], parser: Parser) -> Iterator[Issue]:
     listed = filters(document)
     if len(listed) > _MAX_FILTERS:
         yield Issue(Kind.BUSINESS_RULE, f"a Subscription may have {_MAX_FILTERS} filters at most", _WHERE)
+        return
+    count = sum(text.count("&") + 1 for text in listed)
+    if count > _MAX_CONDITIONS:
+        said = f"the filters of a Subscription may have {_MAX_CONDITIONS} conditions at most, not {count}"
+        yield Issue(Kind.BUSINESS_RULE, said, _WHERE)
         return
     for text in listed:
         try:

@@ -40,7 +40,8 @@ class NatsSink:
 
     def __init__(self, name: str, url: str, options: Options) -> None:
         parts = urlsplit(url)
-        if not parts.hostname:
+        # a port that is none raises ValueError here
+        if not parts.hostname or parts.port == 0:
             raise ValueError("must name a host, such as nats://broker:4222/clinic")
         self.name = name
         self._prefix = parts.path.strip("/").replace("/", ".") or "fhir-sched"
