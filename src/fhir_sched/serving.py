@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from fhir_sched import __version__, demo, logs, telemetry
-from fhir_sched.db import doctor, embedded, migrations, privileges, supervision
+from fhir_sched.db import doctor, embedded, migrations, privileges, replica_doctor, supervision
 from fhir_sched.events import setup as events
 from fhir_sched.http.admission import Gate
 from fhir_sched.publishing import publication
@@ -113,6 +113,8 @@ def serve(settings: Settings, *, with_demo: bool, say: Callable[[str], None]) ->
         stack.enter_context(_signals_end_the_process())
         url = settings.database_url or stack.enter_context(_own_database(settings, say)).app_url
         findings = doctor.check(url)
+        if settings.replica_url is not None and not findings:
+            findings = replica_doctor.mistakes(url, settings.replica_url)
         if findings:
             raise StartError("\n".join(map(str, findings)))
         if with_demo:

@@ -74,7 +74,7 @@ class Settings(BaseSettings):
         None, description="libpq URL of the primary, role fhir_sched_app [default: embedded PostgreSQL in DATA_DIR]"
     )
     admin_url: str | None = Field(None, description="libpq URL of the owner of the tables, used by migrate alone")
-    replica_url: str | None = Field(None, description="libpq URL for reads that may lag behind")
+    replica_url: str | None = Field(None, description="libpq URL of a standby for reads; who has written reads it")
     data_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("fhir-sched", appauthor=False)),
         description="where the embedded PostgreSQL lives [default: the platform's user-data directory]",

@@ -117,14 +117,16 @@ def generate_slots(*, horizon_days: int, tenants: tuple[UUID, ...], **flags: Any
 
 
 @main.command()
-@options("database_url", "data_dir")
+@options("database_url", "replica_url", "data_dir")
 def check(**flags: Any) -> None:
-    """Say what is wrong with the database and how to mend it; exit code 1 when something is."""
+    """Say what is wrong with the database, and the replica, and how to mend it; exit code 1 when something is."""
     settings = settings_of(flags)
-    from fhir_sched.db import doctor
+    from fhir_sched.db import doctor, replica_doctor
 
     with said_in_one_line(), database_of(settings, "check") as (_, app_url):
         found = doctor.check(app_url)
+        if settings.replica_url is not None and not found:
+            found = replica_doctor.check(app_url, settings.replica_url)
     for finding in found:
         click.echo(str(finding))
     if found:

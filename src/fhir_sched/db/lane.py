@@ -143,6 +143,10 @@ class Lane:
             await asyncio.gather(self._reconnecting, return_exceptions=True)
         self._lose("the server is shutting down")
 
+    def give_up(self, reason: str) -> None:
+        """Drop the connection and open it again; what is in flight fails with DatabaseGone."""
+        self._lose(reason)
+
     async def _connect(self) -> None:
         connection = await connect(self._conninfo, self._settings, self._connect_timeout_s)
         pgconn = connection.pgconn

@@ -42,7 +42,7 @@ class Lanes:
 
     def __init__(self, conninfo: str, limits: Limits | None = None) -> None:
         self.limits = limits = limits or Limits()
-        conninfo = with_defaults(conninfo)
+        self.conninfo = conninfo = with_defaults(conninfo)
         readers = [
             Lane(
                 conninfo,
@@ -130,7 +130,7 @@ class Lanes:
         """
         if slow:
             return await self.write(tenant, *fragments)
-        statements = (self._session(tenant), *fragments)
+        statements = (self.session(tenant), *fragments)
         lanes = self._steady if fragments[0].steady else self._shared
         try:
             lane = await self._reader(lanes)
@@ -154,7 +154,7 @@ class Lanes:
         async def attempt() -> tuple[Rows, ...]:
             lane = await self._borrow()
             try:
-                answer = lane.submit((self._session(tenant, caller), *fragments), len(fragments))
+                answer = lane.submit((self.session(tenant, caller), *fragments), len(fragments))
             finally:
                 lane.when_idle(self._give_back)
             try:
@@ -171,7 +171,7 @@ class Lanes:
         What is raised inside goes out as it is; wrap the whole in `retry` to run it again after a deadlock.
         """
         lane = await self._borrow()
-        transaction = Transaction(lane, self._session(tenant, caller))
+        transaction = Transaction(lane, self.session(tenant, caller))
         try:
             try:
                 yield transaction
@@ -194,7 +194,8 @@ class Lanes:
             await asyncio.sleep(0.01 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         return await work()
 
-    def _session(self, tenant: str, caller: str | None = None) -> Fragment:
+    def session(self, tenant: str, caller: str | None = None) -> Fragment:
+        """What a transaction of the tenant begins with; `caller` as `write` takes it, None for one that only reads."""
         session = self._sessions.get((tenant, caller))
         if session is None:
             if len(self._sessions) >= 1024:
@@ -219,7 +220,7 @@ class Lanes:
         """
         while not self._closing:
             for wanted in (lanes, self._readers):
-                lane = _idlest(wanted)
+                lane = idlest(wanted)
                 if lane is not None:
                     return lane
             patience_s = self._patience_s(*self._readers)
@@ -306,7 +307,8 @@ class Lanes:
             self._free.append(lane)
 
 
-def _idlest(lanes: Sequence[Lane]) -> Lane | None:
+def idlest(lanes: Sequence[Lane]) -> Lane | None:
+    """The connected one with the fewest requests in flight; None when there is none."""
     found, least = None, 0
     for lane in lanes:
         if lane.connected and (found is None or lane.in_flight < least):

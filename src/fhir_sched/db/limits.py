@@ -16,12 +16,15 @@ class Limits:
 
     `steady` lanes for reads plan a statement once for all values, `shared` ones whenever PostgreSQL thinks it better.
 
+    `slow` is for statements that take long, and on a replica only.
+
     `patience_s` is how long after the loss of every connection a request still waits for a new one.
     """
 
     steady: int = 2
     shared: int = 2
     exclusive: int = 8
+    slow: int = 2
     in_flight: int = 256
     queue: int = 512
     queue_timeout_s: float = 5.0

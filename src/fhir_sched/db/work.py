@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from fhir_sched.db.fragment import Fragment
     from fhir_sched.db.lanes import Lanes
+    from fhir_sched.db.replica import Replica
     from fhir_sched.db.rows import Rows
     from fhir_sched.db.transaction import Transaction
 
@@ -56,6 +57,31 @@ class Alone:
                 return await step(Together(transaction))
 
         return await self._lanes.retry(attempt)
+
+
+class Beside:
+    """As Alone, where there is a replica: with `lags` reads may go there. `wrote` says whether it may have changed
+    something, so that the answer waits until the replica shows it.
+    """
+
+    def __init__(self, lanes: Lanes, replica: Replica, tenant: str, caller: str, *, lags: bool) -> None:
+        self._alone, self._tenant = Alone(lanes, tenant, caller), tenant
+        self._reads = replica if lags else lanes
+        self.wrote = False
+
+    async def read(self, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+        """See Work."""
+        return await self._reads.read(self._tenant, *fragments, slow=slow)
+
+    async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
+        """See Work."""
+        self.wrote = True
+        return await self._alone.write(*fragments)
+
+    async def atomically(self, step: Callable[[Work], Awaitable[Answer]]) -> Answer:
+        """See Work."""
+        self.wrote = True
+        return await self._alone.atomically(step)
 
 
 class Together:

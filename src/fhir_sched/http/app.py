@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
+from fhir_sched.db.replica import Replica
 from fhir_sched.events import setup as events
 from fhir_sched.events.relay import Relay
 from fhir_sched.events.tally import Tally
@@ -53,17 +54,20 @@ def create_app(settings: Settings, sink: Sink | None = None) -> App:
     """The application of one server process; its connections open with the ASGI lifespan. `sink` takes access lines."""
     if settings.database_url is None:
         raise ValueError("the application needs DATABASE_URL; serve gives that of the embedded PostgreSQL")
-    return App(settings, Lanes(settings.database_url), sink)
+    lanes = Lanes(settings.database_url)
+    return App(settings, lanes, sink, Replica(settings.replica_url, lanes) if settings.replica_url else None)
 
 
 class App:
     """ASGI 3. `lanes` are the process's connections, `routes` the FHIR API, `gate` decides who may come in."""
 
-    def __init__(self, settings: Settings, lanes: Lanes, sink: Sink | None = None) -> None:
+    def __init__(
+        self, settings: Settings, lanes: Lanes, sink: Sink | None = None, replica: Replica | None = None
+    ) -> None:
         self.settings = settings
-        self.lanes = lanes
+        self.lanes, self.replica = lanes, replica
         self.journal = Journal(lanes) if settings.audit else None
-        self.routes = Routes(settings, lanes, self.journal)
+        self.routes = Routes(settings, lanes, self.journal, replica)
         self.gate = Gate()
         keys = {url: issuer.keys for url, issuer in self.routes.authenticator.issuers.by_url.items()}
         self._tally = tally = Tally()
@@ -74,7 +78,7 @@ class App:
         self.relay: Relay | None = events.build(settings, fanout=fanout, tally=tally) if settings.relay else None
         self.offering = Offering(lanes, settings.offer_seconds)
         dropped = (lambda: sink.dropped) if sink else (lambda: 0)
-        metrics = Metrics(self.gate, lanes.measured, dropped, keys, (tally, heard), self.journal)
+        metrics = Metrics(self.gate, lanes.measured, dropped, keys, (tally, heard), self.journal, replica)
         self.observer = Observer(metrics, sink)
         self.sending = Sending(settings.public_url, settings.cors_origins)
         self.pages = pages(settings, lanes, self.gate, metrics)
@@ -93,6 +97,8 @@ class App:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self.lanes.open()
+                if self.replica is not None:
+                    self.replica.start()
                 if self.journal is not None:
                     self.journal.start()
                 # for the protocol, which refuses before a request has come so far as to be one
@@ -112,6 +118,8 @@ class App:
                 await self.routes.close()
                 if self.journal is not None:
                     await self.journal.close()
+                if self.replica is not None:
+                    await self.replica.close()
                 await self.lanes.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return

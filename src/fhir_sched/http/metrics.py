@@ -20,10 +20,12 @@ from prometheus_client.registry import Collector
 
 from fhir_sched.db.errors import TRANSLATED
 from fhir_sched.db.measured import Measured
+from fhir_sched.db.replica import Replica
 from fhir_sched.events.metrics import RelayMetrics
 from fhir_sched.events.tally import Tally
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.key_metrics import KeyMetrics
+from fhir_sched.http.replica_metrics import ReplicaMetrics
 from fhir_sched.journal import Journal
 from fhir_sched.security.jwks import IssuerKeys
 from fhir_sched.subscriptions.metrics import SubscriptionMetrics
@@ -48,6 +50,7 @@ class Metrics:
         keys: Mapping[str, IssuerKeys],
         tallies: tuple[Tally, Heard],
         journal: Journal | None,
+        replica: Replica | None = None,
     ) -> None:
         self._journal = journal
         self._gate, self._measured, self._dropped = gate, measured, dropped
@@ -96,6 +99,7 @@ class Metrics:
         self._keys = KeyMetrics(keys, registry)
         self._relay = RelayMetrics(tallies[0], registry)
         self._subscriptions = SubscriptionMetrics(tallies[1], registry)
+        self._replica = ReplicaMetrics(replica, registry) if replica is not None else None
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count one answer."""
@@ -151,6 +155,8 @@ class Metrics:
         self._keys.sample()
         self._relay.sample()
         self._subscriptions.sample()
+        if self._replica is not None:
+            self._replica.sample()
 
     def exposition(self) -> bytes:
         """All metrics, of every process, as Prometheus reads them (text format 0.0.4)."""

@@ -19,6 +19,7 @@ from typing import Final
 from fhir_sched import document
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
+from fhir_sched.db.replica import Replica
 from fhir_sched.db.rows import Rows
 from fhir_sched.http.admission import overloaded
 from fhir_sched.http.messages import Pieces, Request, Response, only_get
@@ -54,7 +55,7 @@ class _Known:
 class Publishing:
     """What this process publishes, and what it remembers of it."""
 
-    def __init__(self, settings: Settings, lanes: Lanes) -> None:
+    def __init__(self, settings: Settings, lanes: Lanes | Replica) -> None:
         self._publications = publications(settings)
         self._lanes = lanes
         self._reads = asyncio.Semaphore(_READS)

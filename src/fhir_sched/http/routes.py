@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from fhir_sched import document
 from fhir_sched.db.lanes import Lanes
-from fhir_sched.db.work import Alone
+from fhir_sched.db.replica import Replica
+from fhir_sched.db.work import Alone, Beside
 from fhir_sched.http import conformance, negotiate, patching, preconditions, publishing
 from fhir_sched.http.messages import Request, Response, decode_form
 from fhir_sched.interactions import entries
@@ -34,13 +35,15 @@ _CONDITIONAL = frozenset((b"if-match", b"if-none-match", b"if-modified-since", b
 class Routes:
     """The FHIR API of one server: `handle` answers every request below `/fhir/`."""
 
-    def __init__(self, settings: Settings, lanes: Lanes, journal: Journal | None = None) -> None:
+    def __init__(
+        self, settings: Settings, lanes: Lanes, journal: Journal | None = None, replica: Replica | None = None
+    ) -> None:
         self.journal = journal
-        self.settings, self.lanes = settings, lanes
+        self.settings, self.lanes, self.replica = settings, lanes, replica
         self.strict = settings.search_handling is SearchHandling.STRICT
         self.authenticator = Authenticator(settings)
         self.smart = SmartConfiguration(settings, self.authenticator.issuers, self.authenticator.fetcher)
-        self.publishing = publishing.Publishing(settings, lanes)
+        self.publishing = publishing.Publishing(settings, replica or lanes)
         self._told = settings.public_url is not None
 
     async def admit(self, request: Request) -> Caller | None:
@@ -65,8 +68,25 @@ class Routes:
             return await conformance.public(base, tenant, request, path, self.smart)
         if self.journal is not None and request.method not in ("GET", "HEAD"):
             request.trail = self.journal.trail(tenant, caller, request.address, request.request_id)
+        if self.replica is not None:
+            return await self._beside(self.replica, tenant, base, caller, request)
         work = Alone(self.lanes, tenant, caller.origin)
         return await self._respond(Context(tenant, base, work, caller, self.settings, request.trail), request, path)
+
+    async def _beside(self, replica: Replica, tenant: str, base: str, caller: Caller, request: Request) -> Response:
+        """The answer where there is a replica: requests that only show something read there.
+
+        What may have been changed, by a refused request too or by whoever was quicker, is seen there when this comes
+        back.
+        """
+        path = request.segments[1:]
+        lags = request.method in ("GET", "HEAD") or path[-1:] in (["_search"], ["$find"])
+        work = Beside(self.lanes, replica, tenant, caller.origin, lags=lags)
+        try:
+            return await self._respond(Context(tenant, base, work, caller, self.settings, request.trail), request, path)
+        finally:
+            if work.wrote:
+                await replica.settled()
 
     async def close(self) -> None:
         """Let go of the connections to authorization servers."""

@@ -25,6 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from fhir_sched import __version__
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
+from fhir_sched.db.replica import Replica
 from fhir_sched.db.rows import Rows
 from fhir_sched.db.transaction import Transaction
 from fhir_sched.http import naming
@@ -51,16 +52,24 @@ def create_app(settings: Settings, sink: Sink | None = None) -> App:
     provider = TracerProvider(resource=told.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     tracer = provider.get_tracer("fhir_sched", __version__)
-    return TracedApp(settings, TracedLanes(settings.database_url, tracer), provider, tracer, sink)
+    lanes = TracedLanes(settings.database_url, tracer)
+    replica = TracedReplica(settings.replica_url, lanes) if settings.replica_url else None
+    return TracedApp(settings, lanes, provider, tracer, sink, replica)
 
 
 class TracedApp(App):
     """Spans around the answers. Probes and what is refused for want of a place have none."""
 
     def __init__(
-        self, settings: Settings, lanes: TracedLanes, provider: TracerProvider, tracer: Tracer, sink: Sink | None
+        self,
+        settings: Settings,
+        lanes: TracedLanes,
+        provider: TracerProvider,
+        tracer: Tracer,
+        sink: Sink | None,
+        replica: Replica | None = None,
     ) -> None:
-        super().__init__(settings, lanes, sink)
+        super().__init__(settings, lanes, sink, replica)
         self._provider, self._tracer = provider, tracer
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,23 +119,23 @@ class TracedLanes(Lanes):
         """See Lanes."""
         if slow:  # it goes the way of a write, which has its span
             return await super().read(tenant, *fragments, slow=True)
-        with self._trip("read", len(fragments)):
+        with self.trip("read", len(fragments)):
             return await super().read(tenant, *fragments)
 
     async def write(self, tenant: str, *fragments: Fragment, caller: str = "") -> tuple[Rows, ...]:
         """See Lanes."""
-        with self._trip("write", len(fragments)):
+        with self.trip("write", len(fragments)):
             return await super().write(tenant, *fragments, caller=caller)
 
     @asynccontextmanager
     async def transaction(self, tenant: str, caller: str = "") -> AsyncIterator[Transaction]:
         """See Lanes; one span for the whole, however many trips it makes."""
-        with self._trip("transaction"):
+        with self.trip("transaction"):
             async with super().transaction(tenant, caller) as transaction:
                 yield transaction
 
     @contextmanager
-    def _trip(self, kind: str, statements: int = 0) -> Iterator[None]:
+    def trip(self, kind: str, statements: int = 0) -> Iterator[None]:
         """A span, where there is one of a request around it; what the server does by itself has none."""
         if not trace.get_current_span().get_span_context().is_valid:
             yield
@@ -147,6 +156,19 @@ class TracedLanes(Lanes):
                 span.set_status(StatusCode.ERROR)
                 span.set_attribute("error.type", type(error).__name__)
                 raise
+
+
+class TracedReplica(Replica):
+    """A span around each read that may go to the replica; what the primary is asked for it is a span within."""
+
+    def __init__(self, conninfo: str, lanes: TracedLanes) -> None:
+        super().__init__(conninfo, lanes)
+        self._trip = lanes.trip
+
+    async def read(self, tenant: str, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+        """See Replica."""
+        with self._trip("replica", len(fragments)):
+            return await super().read(tenant, *fragments, slow=slow)
 
 
 def _carried(headers: dict[bytes, bytes]) -> dict[str, str]:
