@@ -40,7 +40,7 @@ check: $(VENV)/installed-dev ## format, lint, types, import layers, security, ge
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
 	$(BIN)/python tools/audit.py --if-reachable
-	@for generator in tools/generated.py tools/documents.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
+	@for generator in tools/generated.py tools/documents.py tools/database.py; do test ! -e $$generator || $(BIN)/python $$generator --check || exit 1; done
 
 audit: $(VENV)/installed-dev ## known vulnerabilities of the pinned dependencies; fails where nobody can be asked
 	$(BIN)/python tools/audit.py
