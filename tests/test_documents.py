@@ -100,26 +100,11 @@ class Conversation:
                 assert shown == got, where
 
 
-def test_the_conversation_about_booking_is_answered_as_it_is_shown(clinic: Clinic) -> None:
+@pytest.mark.parametrize(("page", "exchanges"), [("booking.md", 21), ("availability.md", 6), ("rules.md", 3)])
+def test_the_conversation_of_a_page_is_answered_as_it_is_shown(clinic: Clinic, page: str, exchanges: int) -> None:
     conversation = Conversation(clinic)
-    blocks = _blocks("booking.md")
-    assert len(blocks) > 20
-    for block in blocks:
-        conversation.exchange(block)
-
-
-def test_the_conversation_about_availability_is_answered_as_it_is_shown(clinic: Clinic) -> None:
-    conversation = Conversation(clinic)
-    blocks = _blocks("availability.md")
-    assert len(blocks) > 5
-    for block in blocks:
-        conversation.exchange(block)
-
-
-def test_the_conversation_about_rules_is_answered_as_it_is_shown(clinic: Clinic) -> None:
-    conversation = Conversation(clinic)
-    blocks = _blocks("rules.md")
-    assert len(blocks) > 2
+    blocks = _blocks(page)
+    assert len(blocks) >= exchanges
     for block in blocks:
         conversation.exchange(block)
 

@@ -98,15 +98,16 @@ def _seen(connection: psycopg.Connection) -> Iterator[tuple[Thing, tuple[str, st
 
 
 def _above(thing: Thing, text: str) -> str:
-    """The first sentence of the lines above a definition."""
+    """The first sentence of the lines above a definition or, without such, of what a file says that it is for."""
     verb = "add constraint" if thing.kind == "constraint" else rf"create (?:or replace )?{thing.kind}"
     defined = re.search(rf"((?:^ *--.*\n)+) *(?:alter table \w+ )?{verb} {thing.name}\b", text, re.MULTILINE)
-    if defined is None:
+    if defined is None and thing.kind not in ("table", "function"):
         return ""
-    lines = [line.strip().removeprefix("--").strip() for line in defined[1].splitlines()]
+    above = defined[1] if defined is not None else re.split(r"^(?!--)", text, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line.strip().removeprefix("--").strip() for line in above.splitlines()]
     paragraphs = " ".join(lines).split("  ")
     # above the first definition of a file stands what the file is for, in front of what the definition is for
-    said = paragraphs[-1] if defined.start() == 0 else paragraphs[0]
+    said = paragraphs[-1] if defined is not None and defined.start() == 0 else paragraphs[0]
     return re.split(r"(?<=[.:]) (?=[A-Z])", said)[0].rstrip(".:")
 
 

@@ -308,21 +308,7 @@ def appointments(shared: Clinic) -> dict[str, str]:
     def part(*statuses: str) -> list[dict[str, Any]]:
         return [{"actor": {"reference": PATIENT}, "status": status} for status in statuses]
 
-    found = {
-        status: made(status)
-        for status in (
-            "proposed",
-            "pending",
-            "booked",
-            "arrived",
-            "fulfilled",
-            "cancelled",
-            "noshow",
-            "entered-in-error",
-            "checked-in",
-            "waitlist",
-        )
-    }
+    found = {status: made(status) for status in STATUSES}
     found["declined"] = made(participant=part("declined"))
     found["mixed"] = made(participant=part("accepted", "tentative"))
     found["reasons"] = made(reasonCode=[_concept("http://r|flu"), {"text": "cough"}])

@@ -246,11 +246,11 @@ def _clear_leftovers(cluster: Path) -> None:
     pid_file.unlink(missing_ok=True)
 
 
-def _shut_down(process: psutil.Process | None, *, fast_s: float = 8.0) -> None:
+def _shut_down(process: psutil.Process | None) -> None:
     """Fast shutdown, then an immediate one (which the next start recovers from), then the end."""
     if process is None:
         return
-    for sent, patience_s in ((signal.SIGINT, fast_s), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
+    for sent, patience_s in ((signal.SIGINT, 8.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
         try:
             process.send_signal(sent)
             process.wait(patience_s)
@@ -284,9 +284,9 @@ def _ensure_database(embedded: Embedded) -> None:
 
 
 @contextlib.contextmanager
-def running(data_dir: Path, *, purpose: str, exclusive: bool = False) -> Iterator[Embedded]:
-    """`start` as a context, for commands that need the database only for a moment."""
-    with start(data_dir, purpose=purpose, exclusive=exclusive) as embedded:
+def running(data_dir: Path, *, purpose: str) -> Iterator[Embedded]:
+    """The cluster as a context, shared with whoever runs it, for commands that need the database only for a moment."""
+    with start(data_dir, purpose=purpose, exclusive=False) as embedded:
         yield embedded
 
 

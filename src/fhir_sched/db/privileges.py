@@ -101,13 +101,13 @@ def become(identity: Identity | None, *, dies_with_parent: bool) -> Callable[[],
     return prepare
 
 
-def end_with_parent(parent: int, sent: signal.Signals = signal.SIGTERM) -> None:
-    """Ask for the signal `sent` when the process `parent` dies, at once if it is dead (Linux; elsewhere nothing)."""
+def end_with_parent(parent: int) -> None:
+    """Ask for SIGTERM when the process `parent` dies, at once if it is dead (Linux; elsewhere nothing)."""
     if sys.platform != "linux":
         return
-    _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sent, 0, 0, 0))
+    _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0))
     if os.getppid() != parent:
-        os.kill(os.getpid(), sent)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def own(path: Path, identity: Identity | None) -> None:
