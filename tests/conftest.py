@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from clinic import Clinic
 from db import APP_PASSWORD, Cluster, Database
 from db import cluster as running_cluster
 from fhir_sched.db import migrations
@@ -64,3 +65,19 @@ def server(database: Database) -> Iterator[Server]:
 def tenant() -> UUID:
     """A tenant that no other test writes to."""
     return uuid4()
+
+
+@pytest.fixture
+def clinic(server: Server, database: Database) -> Iterator[Clinic]:
+    """A tenant without any row, for this test."""
+    made = Clinic(server, database)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(server: Server, database: Database) -> Iterator[Clinic]:
+    """A tenant for the whole module, whose rows nobody changes."""
+    made = Clinic(server, database)
+    yield made
+    made.close()

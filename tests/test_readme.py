@@ -186,6 +186,10 @@ def test_links_lead_to_files_that_are_there(document: str) -> None:
             assert (path.parent / link).exists(), f"{document}: {link}"
 
 
+def test_every_page_is_named_where_to_read_on() -> None:
+    assert [path.name for path in ROOT.glob("docs/*.md") if f"(docs/{path.name})" not in README] == []
+
+
 def test_the_generated_tables_are_current() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "documents.py"), "--check"], capture_output=True, text=True, check=False

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from clinic import Clinic
 from db import Database
 from server import Server
 from subscriber import Subscriber
@@ -17,14 +16,6 @@ def server(database: Database) -> Iterator[Server]:
     """The server on `database`, which may send to private addresses."""
     with Server(database.app_url, allow_private_endpoints="true") as running:
         yield running
-
-
-@pytest.fixture
-def clinic(server: Server, database: Database) -> Iterator[Clinic]:
-    """A tenant without any row, for this test."""
-    made = Clinic(server, database)
-    yield made
-    made.close()
 
 
 @pytest.fixture
