@@ -1,8 +1,8 @@
 """How fast events leave: into JetStream beside the same SQL alone, and how long a webhook waits for a commit.
 
 `python -m bench.events` starts a PostgreSQL, a nats-server (Debian's) and a relay of its own. The SQL alone is what the
-relay runs to take and mark events, sent by a program that does nothing with them. What bookings notice of a relay is in
-`bench.noticed`.
+relay runs to take and mark events, sent by a program that does nothing with them. What Subscriptions get is in
+`bench.notified`, what bookings notice of a relay in `bench.noticed`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from bench import noticed
+from bench import noticed, notified
 from bench.relaying import relay
 from fhir_sched.db import embedded, migrations
 from fhir_sched.events import outbox
@@ -53,6 +53,7 @@ def main() -> int:
         migrations.migrate(running.admin_url)
         results |= _throughput(running, Path(folder), arguments.events, arguments.rounds)
         results |= _delay(running, arguments.commits)
+        results |= notified.measured(running, arguments.events // 6, arguments.commits)
         results |= noticed.measured(running, arguments.rounds)
     print(json.dumps(results, indent=2))
     return 0

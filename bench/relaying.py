@@ -13,13 +13,13 @@ from fhir_sched.db import embedded
 
 
 @contextmanager
-def relay(running: embedded.Embedded, sink: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """While the block runs: a relay to that sink, with these options of the command."""
+def relay(running: embedded.Embedded, sink: str | None, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """While the block runs: a relay to that sink (None: to Subscriptions alone), with these options of the command."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_SCHED_")}
     command = [sys.executable, "-c", "from fhir_sched.cli import main; main()"]
     process = subprocess.Popen(
-        [*command, "relay", "--sink", sink, "--log-level", "error", *options],
-        env={**environment, "FHIR_SCHED_DATABASE_URL": running.app_url},
+        [*command, "relay", *(["--sink", sink] if sink else []), "--log-level", "error", *options],
+        env={**environment, "FHIR_SCHED_DATABASE_URL": running.app_url, "FHIR_SCHED_AUTH": "open"},
     )
     try:
         yield process

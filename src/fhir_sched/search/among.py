@@ -43,13 +43,16 @@ def among(
     args = Arguments(tenant)
     spread = rows(source, versions, args)
     ids = args.add(_array(each.row_id for each in versions))
+    # The versions' own entries are found once: most have none, and each row is held against them for each condition.
     head = (
-        f"with {source.table} as materialized (\n{spread}\n), search_tokens as not materialized (\n"
+        f"with {source.table} as materialized (\n{spread}\n), own_tokens as materialized (\n"
+        "select a.tenant_id, e ->> 0 as parameter, coalesce(e ->> 1, '') as system, (e ->> 2) collate \"C\" as value, "
+        f"a.id, '{source.kind}'::\"char\" as kind\n"
+        f"from {source.table} a\ncross join lateral jsonb_array_elements(a.fhir_tokens) e\nwhere e ->> 2 is not null\n"
+        "), search_tokens as not materialized (\n"
         "select t.tenant_id, t.parameter, t.system, t.value, t.id, t.kind\nfrom public.search_tokens t\n"
         f"where not (t.kind = '{source.kind}' and t.id = any({ids}::uuid[]))\nunion all\n"
-        "select a.tenant_id, e ->> 0, coalesce(e ->> 1, ''), (e ->> 2) collate \"C\", a.id, "
-        f"'{source.kind}'::\"char\"\n"
-        f"from {source.table} a\ncross join lateral jsonb_array_elements(a.fhir_tokens) e\nwhere e ->> 2 is not null\n)"
+        "select t.tenant_id, t.parameter, t.system, t.value, t.id, t.kind\nfrom own_tokens t\n)"
     )
 
     def body(conditions: Sequence[Condition], own: Arguments) -> str:
