@@ -18,12 +18,12 @@ _REMEMBERED = 8192
 _CANONICAL_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d{0,5}[1-9])?Z", re.ASCII)
 _PARTIAL = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
-    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,9}))?)?"
+    r"(?:T(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d+))?)?"
     r"(?P<offset>Z|[+-]\d\d:\d\d)?)?)?)?",
     re.ASCII,
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_WHOLE_SECOND = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_WHOLE_SECOND = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\dZ", re.ASCII)
 _CODE = re.compile(r"[^\s]+(?: [^\s]+)*")
 
 
@@ -125,13 +125,22 @@ class Interval:
         """The same interval as instants, a local one read in the zone."""
         if not self.local:
             return self
-        return Interval(
-            self.low.replace(tzinfo=zone).astimezone(UTC), self.high.replace(tzinfo=zone).astimezone(UTC), False
-        )
+        return Interval(_in_utc(self.low, zone), _in_utc(self.high, zone), False)
+
+
+def _in_utc(local: datetime, zone: ZoneInfo) -> datetime:
+    """The instant of a local time; the first or last one that there is where UTC is in another year than 1 to 9999."""
+    try:
+        return local.replace(tzinfo=zone).astimezone(UTC)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC) if local.year == 1 else datetime.max.replace(tzinfo=UTC)
 
 
 def interval(text: str) -> Interval | None:
     """The interval of a FHIR date, dateTime, instant or search date (minutes may lack seconds); None if it is none.
+
+    A leap second is the first second of the next minute, and a fraction is rounded to microseconds, as PostgreSQL
+    stores them. What would end after the year 9999 ends with it; None where it begins outside of the years 1 to 9999.
 
     >>> interval("2026-02").high
     datetime.datetime(2026, 3, 1, 0, 0)
@@ -144,13 +153,14 @@ def interval(text: str) -> Interval | None:
     part = found.groupdict()
     try:
         year, month, day, hour, minute, second = (int(part[name] or first) for name, first in _FIRST)
-        low = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - naive until its zone is known
-        low += timedelta(microseconds=int((part["fraction"] or "0").ljust(6, "0")[:6]))
-        high = _end(low, part)
+        leap = second == _LEAP
+        low = datetime(year, month, day, hour, minute, second - leap)  # noqa: DTZ001 - naive until its zone is known
+        offset = _offset(part["offset"] or "Z")
+        low += timedelta(seconds=int(leap), microseconds=round(float(f"0.{part['fraction'] or 0}") * 1e6)) - offset
+        high = _high(low, offset, part)
         if part["offset"] is None:
             return Interval(low, high, local=True)
-        offset = _offset(part["offset"])
-        return Interval((low - offset).replace(tzinfo=UTC), (high - offset).replace(tzinfo=UTC), local=False)
+        return Interval(low.replace(tzinfo=UTC), high.replace(tzinfo=UTC), local=False)
     except (ValueError, OverflowError):
         return None
 
@@ -160,12 +170,23 @@ def _second(text: str) -> Interval | None:
     try:
         low = datetime.fromisoformat(text)
         return Interval(low, low + _ONE_SECOND, local=False)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
+    except OverflowError:
+        return Interval(low, datetime.max.replace(tzinfo=UTC), local=False)
 
 
 _ONE_SECOND = timedelta(seconds=1)
+_LEAP = 60
 _FIRST = (("year", 1), ("month", 1), ("day", 1), ("hour", 0), ("minute", 0), ("second", 0))
+
+
+def _high(low: datetime, offset: timedelta, part: dict[str, str | None]) -> datetime:
+    """The end of the interval from `low`, both in UTC; months and years are those of the clock that the date is of."""
+    try:
+        return _end(low + offset, part) - offset
+    except (ValueError, OverflowError):
+        return datetime.max  # noqa: DTZ901 - naive until its zone is known
 
 
 def _end(low: datetime, part: dict[str, str | None]) -> datetime:

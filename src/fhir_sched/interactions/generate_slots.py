@@ -56,7 +56,7 @@ def _days(start: str, end: str) -> tuple[date, date]:
     began, ended = codec.interval(start), codec.interval(end)
     if began is None or ended is None:
         raise FhirError(Kind.VALUE, f"{start} to {end} cannot be counted in days", "Parameters.parameter")
-    first, last = began.low.date(), (ended.high - timedelta(days=1)).date()
+    first, last = began.low.date(), (ended.high - timedelta.resolution).date()
     if last < first:
         raise FhirError(
             Kind.BUSINESS_RULE, f"end {end} is before start {start}; both days are included", "Parameters.parameter"

@@ -5,13 +5,14 @@ Availability is not checked here: the database decides races by constraints and 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from fhir_sched import codec
 from fhir_sched.element import EXTENSION_BASE
 from fhir_sched.outcome import Issue, Kind
+from fhir_sched.r4.moments import is_after
 
+_ENDS = ("start", "end")
 OVERRIDE_REASON = EXTENSION_BASE + "override-reason"
 
 
@@ -21,9 +22,15 @@ def issues(document: dict[str, Any]) -> list[Issue]:
     if kind not in ("Slot", "Appointment"):
         return []
     found = _reasons(document) if kind == "Appointment" else []
-    start, end = (document.get(name) for name in ("start", "end"))
-    if start is not None and end is not None and _moment(start) >= _moment(end):
-        found.append(Issue(Kind.BUSINESS_RULE, f"start {start} must be before end {end}", f"{kind}.start"))
+    covered = {name: codec.interval(document[name]) for name in _ENDS if name in document}
+    found += [
+        Issue(Kind.BUSINESS_RULE, f"{name} {document[name]} is outside of the years 1 to 9999 in UTC", f"{kind}.{name}")
+        for name, each in covered.items()
+        if each is None
+    ]
+    if len(covered) == len(_ENDS) and None not in covered.values() and not is_after(document["end"], document["start"]):
+        said = f"start {document['start']} must be before end {document['end']}"
+        found.append(Issue(Kind.BUSINESS_RULE, said, f"{kind}.start"))
     return found
 
 
@@ -33,9 +40,3 @@ def _reasons(document: dict[str, Any]) -> list[Issue]:
     if all(isinstance(each.get("valueString"), str) and each["valueString"].strip() for each in given):
         return []
     return [Issue(Kind.BUSINESS_RULE, "override-reason carries the reason in valueString", "Appointment.extension")]
-
-
-def _moment(text: str) -> datetime:
-    """The instant; a leap second, which Python can't hold, counts as the second before."""
-    found = codec.interval(text.replace(":60", ":59"))
-    return datetime.max.replace(tzinfo=UTC) if found is None else found.low

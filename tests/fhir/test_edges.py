@@ -1,0 +1,86 @@
+"""What stands at an edge: the last year, leap seconds, long fractions, parameters given oddly, headers seldom sent."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from clinic import EXTENSION, Clinic, appointment, as_resource, links, matches, refusal, said, schedule, slot
+
+WEEK = [f"2030-01-0{day}T10:00:00Z" for day in range(1, 8)]
+
+
+def parameters(**values: dict[str, Any]) -> dict[str, Any]:
+    listed = [{"name": name.replace("_", "-"), **value} for name, value in values.items()]
+    return {"resourceType": "Parameters", "parameter": listed}
+
+
+def searched(clinic: Clinic, **search: str) -> dict[str, Any]:
+    answer = clinic.http.get("Slot", params=search)
+    assert answer.status_code == 200, answer.text
+    return as_resource(answer)
+
+
+# dates
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("9999-12-31T23:00:00Z", "9999-12-31T23:59:59Z"),
+        ("2030-06-30T23:59:60Z", "2030-07-01T00:10:00Z"),
+        ("2030-05-01T10:00:00.123456789123Z", "2030-05-01T10:30:00.99999999999Z"),
+        ("2030-05-02T23:59:59.9999999Z", "2030-05-03T00:30:00Z"),
+    ],
+)
+def test_a_time_that_is_stored_is_found_by_the_same_words(clinic: Clinic, start: str, end: str) -> None:
+    of = clinic.schedule()
+    made = clinic.create(slot(of, WEEK[0]) | {"start": start, "end": end})
+    assert (made["start"], made["end"]) == (start, end)
+    for search in (start, f"ge{start}", f"le{start}"):
+        assert [each["id"] for each in matches(searched(clinic, start=search))] == [made["id"]], search
+    window = parameters(start={"valueDateTime": start}, end={"valueDateTime": end})
+    proposed = as_resource(clinic.http.post("Appointment/$find", json=window))
+    assert proposed["total"] == 1
+
+
+@pytest.mark.parametrize("date", ["9999", "9999-12", "9999-12-31", "le9999-12-31T23:59:59+14:00", "ap9999", "ne0001"])
+def test_the_last_year_can_be_searched(clinic: Clinic, date: str) -> None:
+    clinic.slot(clinic.schedule(), "9999-06-01T10:00:00Z")
+    total = searched(clinic, start=date)["total"]
+    assert total == (0 if date in ("9999-12", "9999-12-31") else 1)
+
+
+def test_a_time_that_no_year_holds_is_named_as_such(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    body = slot(of, "9999-12-31T10:00:00Z") | {"end": "9999-12-31T23:59:59-14:00"}
+    (issue,) = refusal(clinic.http.post("Slot", json=body), 422)
+    assert "years 1 to 9999" in issue["diagnostics"]
+    assert issue["expression"] == ["Slot.end"]
+
+
+def test_slots_are_generated_up_to_the_last_day(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    days = parameters(start={"valueDate": "9999-12-31"}, end={"valueDate": "9999-12-31"})
+    assert clinic.http.post(f"Schedule/{of['id']}/$generate-slots", json=days).status_code == 200
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize(
+    ("horizon", "year"),
+    [
+        ({"start": "0001", "end": "0001-01-01T00:00:00+14:00"}, ""),
+        ({"start": "0001-01-01", "end": "0001-01-02"}, "0001"),
+        ({"start": "9999", "end": "9999-12-31"}, "9999"),
+    ],
+)
+def test_a_horizon_may_lie_at_the_edge_of_all_years(
+    clinic: Clinic, zone: str, horizon: dict[str, str], year: str
+) -> None:
+    made = clinic.schedule(zone, planningHorizon=horizon)
+    assert made["planningHorizon"] == horizon
+    if year:
+        assert [each["id"] for each in clinic.matches(f"Schedule?date=ap{year}")] == [made["id"]]
