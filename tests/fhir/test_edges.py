@@ -84,3 +84,60 @@ def test_a_horizon_may_lie_at_the_edge_of_all_years(
     assert made["planningHorizon"] == horizon
     if year:
         assert [each["id"] for each in clinic.matches(f"Schedule?date=ap{year}")] == [made["id"]]
+
+
+# parameters of a search
+
+
+def test_a_sort_that_is_not_used_sorts_nothing_and_its_pages_can_be_followed(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    for start in WEEK[:3]:
+        clinic.slot(of, start)
+    bundle = searched(clinic, _sort="status,-start,nonsense", _count="1")
+    assert links(bundle)["self"].endswith("/Slot?_count=1")
+    seen = []
+    while True:
+        seen += [each["start"] for each in matches(bundle)]
+        if "next" not in links(bundle):
+            break
+        bundle = as_resource(clinic.http.get(links(bundle)["next"]))
+    assert seen == WEEK[:3]
+
+
+@pytest.mark.parametrize("name", ["_count", "_sort", "_total", "_summary", "_elements", "_include", "status"])
+def test_a_parameter_without_a_value_is_not_used(clinic: Clinic, name: str) -> None:
+    clinic.slot(clinic.schedule(), WEEK[0])
+    bundle = searched(clinic, **{name: ""})
+    assert links(bundle)["self"].endswith("/Slot")
+    assert len(matches(bundle)) == 1
+    assert "has no value" in json.dumps(bundle)
+
+
+@pytest.mark.parametrize("count", ["1000000000", "2147483648", "9" * 5000, "0" * 20 + "7"])
+def test_a_count_of_any_size_is_a_count(clinic: Clinic, count: str) -> None:
+    clinic.slot(clinic.schedule(), WEEK[0])
+    assert len(matches(searched(clinic, _count=count))) == 1
+    assert clinic.http.get("Slot/_history", params={"_count": count}).status_code == 200
+    window = {"start": "2030", "end": "2031", "_count": count}
+    assert as_resource(clinic.http.get("Appointment/$find", params=window))["total"] == 1
+
+
+def test_of_two_counts_the_self_link_has_the_one_that_counts(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    for start in WEEK[:3]:
+        clinic.slot(of, start)
+    bundle = clinic.bundle("Slot?_count=1&_summary=count&_summary=true&_count=2")
+    assert links(bundle)["self"].endswith("/Slot?_summary=true&_count=2")
+    assert len(matches(bundle)) == 2
+
+
+@pytest.mark.parametrize("handling", ["lenient", "strict"])
+def test_a_query_by_name_is_refused(clinic: Clinic, handling: str) -> None:
+    answer = clinic.http.get("Slot?_query=mine", headers={"Prefer": f"handling={handling}"})
+    assert "_query" in said(answer, 400)
+
+
+def test_what_is_refused_is_not_said_to_be_left_out(clinic: Clinic) -> None:
+    strict = clinic.http.get("Slot?foo=1", headers={"Prefer": "handling=strict"})
+    assert "not used" not in said(strict, 400)
+    assert "not used" not in said(clinic.http.put("Slot?foo=1", json=schedule()), 400)

@@ -17,7 +17,7 @@ from fhir_sched.interactions.context import Answer, Context, etag, last_updated,
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search import page, values, versions
 from fhir_sched.search.query import Position
-from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT
+from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT, count
 from fhir_sched.security.decision import Decision, decide
 from fhir_sched.security.guard import refused
 
@@ -96,7 +96,7 @@ def asked(
     """Reads _count, _since, _at and the page. Raises 400 for what is wrong, given twice or unknown to history."""
     given: dict[str, str] = {}
     for name, text in pairs:
-        if name in NOT_OURS:
+        if name in NOT_OURS or not text.strip():
             continue
         if name not in ("_count", "_since", "_at", page.PARAMETER):
             raise FhirError(Kind.NOT_SUPPORTED, f"history has no parameter {name!r}; it takes _count, _since, _at")
@@ -129,9 +129,7 @@ def _since(text: str) -> str:
 def _count(text: str | None) -> int:
     if text is None:
         return DEFAULT_COUNT
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise FhirError(Kind.VALUE, f"_count is a whole number from 0 on, not {text!r}")
-    return min(int(text), MAX_COUNT)
+    return count(text)
 
 
 async def history(

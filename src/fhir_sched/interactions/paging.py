@@ -18,6 +18,7 @@ import orjson
 from fhir_sched.interactions.call import Call
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.reference import is_uuid
+from fhir_sched.search import result
 
 PARAMETER: Final = "_page"
 DEFAULT_COUNT: Final = 20
@@ -68,9 +69,7 @@ def token(call: Call, page: Page, tenant: str) -> str:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not text.isascii() or len(text) > 9:
-        raise FhirError(Kind.VALUE, f"_count is a whole number, not {text[:40]!r}", "_count")
-    return min(int(text), MAX_COUNT)
+    return min(result.count(text), MAX_COUNT)
 
 
 def _decoded(text: str, tenant: str) -> list[Any]:

@@ -13,11 +13,13 @@ from fhir_sched.definition import DateParam, Param, ReferenceParam, Resource, St
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.search import page, values
 from fhir_sched.search.query import Chain, Condition, Criterion, Has, Query, Sort
-from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT, READERS, Draft, UnknownParameterError
+from fhir_sched.search.result import DEFAULT_COUNT, READERS, Draft, UnknownParameterError
+from fhir_sched.search.result import count as read_count
 
 MAX_PARAMETERS = 100
 MAX_VALUES = 500
 MAX_CHAIN = 4
+_UNUSED = "; it was not used"
 NOT_OURS = frozenset({"_format", "_pretty"})  # read by negotiation
 _LONGEST_REMEMBERED = 120
 _MOST_REMEMBERED = 8192
@@ -57,14 +59,14 @@ class Parser:
             except FhirError as error:
                 draft.issues.extend(error.issues)
         if strict:
-            draft.issues.extend(Issue(Kind.NOT_SUPPORTED, why) for why in draft.ignored)
+            draft.issues.extend(Issue(Kind.NOT_SUPPORTED, why.replace(_UNUSED, "")) for why in draft.ignored)
         if draft.issues:
             raise FhirError.of(draft.issues)
         return self._finish(resource, draft, resource.type if path is None else path)
 
     def _read(self, resource: Resource, name: str, text: str, draft: Draft) -> None:
         reader = READERS.get(name.partition(":")[0])
-        if reader is None and not text.strip():
+        if not text.strip(" ,") and name != page.PARAMETER:
             raise UnknownParameterError(f"search parameter {name!r} has no value and was not used")
         if reader is not None:
             reader(self.resources, resource, name, text, draft)
@@ -77,7 +79,7 @@ class Parser:
         first = resource.default_sort
         sort = tuple(draft.sort) or (Sort(resource.param[first.removeprefix("-")], first.startswith("-")),)
         summary = draft.single.get("_summary", "")
-        count = int(draft.single.get("_count", DEFAULT_COUNT))
+        count = read_count(draft.single["_count"]) if "_count" in draft.single else DEFAULT_COUNT
         used = tuple(draft.used)
         token = draft.single.get(page.PARAMETER)
         if summary == "text" and draft.includes:
@@ -86,7 +88,7 @@ class Parser:
             resource,
             tuple(draft.conditions),
             sort,
-            min(count, MAX_COUNT),
+            count,
             count_only=count == 0 or summary == "count",
             total=draft.single.get("_total", ""),
             includes=tuple(draft.includes),
@@ -119,6 +121,8 @@ class Parser:
             raise FhirError(Kind.VALUE, f"search parameter {name}: a chain may have at most {MAX_CHAIN} links")
         if name.startswith("_has:"):
             return self._has(resource, name, text, depth)
+        if name == "_query":
+            raise FhirError(Kind.NOT_SUPPORTED, f"there is no query {text!r}: _query names none here")
         head, dot, rest = name.partition(".")
         code, _, modifier = head.partition(":")
         param = resource.param.get(code)
@@ -198,7 +202,7 @@ class Parser:
         try:
             return self.condition(resource, name, text, depth + 1)
         except UnknownParameterError as unknown:
-            raise FhirError(Kind.NOT_SUPPORTED, str(unknown).replace("; it was not used", "")) from None
+            raise FhirError(Kind.NOT_SUPPORTED, str(unknown).replace(_UNUSED, "")) from None
 
 
 def modifiers(param: Param) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class UnknownParameterError(Exception):
 
 @dataclass
 class Draft:
-    """What has been read of a request so far; `single` are parameters of which the last one counts."""
+    """What has been read of a request so far; `single` are parameters that may have one value."""
 
     conditions: list[Condition] = field(default_factory=list)
     sort: list[Sort] = field(default_factory=list)
@@ -41,26 +41,42 @@ Resources = Mapping[str, Resource]
 
 
 def _sort(resources: Resources, resource: Resource, name: str, text: str, draft: Draft) -> None:
+    keys = []
     for key in filter(None, (part.strip() for part in text.split(","))):
         param = resource.param.get(key.removeprefix("-"))
         if param is None or not param.sortable:
             allowed = ", ".join(sorted(each.name for each in resource.params if each.sortable))
             raise UnknownParameterError(f"{resource.type} can't be sorted by {key!r}; it sorts by {allowed}")
-        if all(sort.param is not param for sort in draft.sort):
-            draft.sort.append(Sort(param, key.startswith("-")))
+        keys.append(Sort(param, key.startswith("-")))
+    # All or none: what was not used is not in the self link, and the pages are those of the self link.
+    for sort in keys:
+        if all(each.param is not sort.param for each in draft.sort):
+            draft.sort.append(sort)
 
 
 def _count(resources: Resources, resource: Resource, name: str, text: str, draft: Draft) -> None:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise FhirError(Kind.VALUE, f"_count is a whole number from 0 on, not {text!r}")
-    draft.single["_count"] = text
+    count(text)
+    _last(name, text, draft)
+
+
+def count(text: str) -> int:
+    """How many entries a page has, MAX_COUNT where more are asked for. Raises 400 for what is no number from 0 on."""
+    if not text.isascii() or not text.isdigit():
+        raise FhirError(Kind.VALUE, f"_count is a whole number from 0 on, not {text[:40]!r}")
+    return MAX_COUNT if len(text.lstrip("0")) > len(str(MAX_COUNT)) else min(int(text[-9:]), MAX_COUNT)
 
 
 def _one_of(resources: Resources, resource: Resource, name: str, text: str, draft: Draft) -> None:
     allowed = _TOTALS if name == "_total" else _SUMMARIES
     if text not in allowed:
         raise FhirError(Kind.VALUE, f"{name} is one of {', '.join(allowed)}, not {text!r}")
+    _last(name, text, draft)
+
+
+def _last(name: str, text: str, draft: Draft) -> None:
+    """Of several values the last one counts, and the self link has that one alone."""
     draft.single[name] = text
+    draft.used = [pair for pair in draft.used if pair[0] != name]
 
 
 def _text(resources: Resources, resource: Resource, name: str, text: str, draft: Draft) -> None:

@@ -110,10 +110,15 @@ def date(name: str, text: str) -> DateValue:
     return found
 
 
+def with_plus(text: str) -> str:
+    """The date with the `+` of its offset, which arrives as a space where a client does not escape it in a URL."""
+    return _SPACE_OFFSET.sub(r"\1+\2", text)
+
+
 @lru_cache(maxsize=2048)
 def _dated(text: str) -> DateValue | None:
     """The interval that is written, by its prefix; remembered, since many ask for the same days."""
-    written = _SPACE_OFFSET.sub(r"\1+\2", text)
+    written = with_plus(text)
     prefix = _PREFIX.match(written)
     covered = codec.interval(written[2:] if prefix else written)
     if covered is None or (prefix and prefix[0] not in _PREFIXES):
