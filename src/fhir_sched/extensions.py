@@ -153,13 +153,29 @@ class JsonText(Part):
 
     def to_column(self, value: Any, where: str) -> bytes:
         try:
-            if isinstance(json.loads(value, parse_constant=_refuse), dict):
+            found = json.loads(value, parse_constant=_refuse)
+            if isinstance(found, dict) and _is_storable(found):
                 return str(value).encode()
         except (ValueError, RecursionError):
             pass
         raise FhirError(
-            Kind.BUSINESS_RULE, f'{self.url} holds a JSON object as text, such as \'{{"days": ["mon"]}}\'', where
+            Kind.BUSINESS_RULE,
+            f'{self.url} holds a JSON object as text, such as \'{{"days": ["mon"]}}\', '
+            "without NUL and half surrogate pairs",
+            where,
         )
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether jsonb can hold the value: its texts know neither NUL nor half of a surrogate pair."""
+    match value:
+        case str():
+            return "\x00" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+        case dict():
+            return all(_is_storable(each) for pair in value.items() for each in pair)
+        case list():
+            return all(map(_is_storable, value))
+    return True
 
 
 @dataclass(frozen=True)

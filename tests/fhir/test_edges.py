@@ -141,3 +141,40 @@ def test_what_is_refused_is_not_said_to_be_left_out(clinic: Clinic) -> None:
     strict = clinic.http.get("Slot?foo=1", headers={"Prefer": "handling=strict"})
     assert "not used" not in said(strict, 400)
     assert "not used" not in said(clinic.http.put("Slot?foo=1", json=schedule()), 400)
+
+
+# inputs of operations
+
+
+def test_the_self_link_of_a_find_by_get_is_what_was_asked(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    for start in WEEK[:2]:
+        clinic.slot(of, start)
+    answer = clinic.http.get("Appointment/$find?start=2030-01-01T00:00:00 01:00&end=2031&_count=1&_format=json")
+    bundle = as_resource(answer)
+    asked = "Appointment/$find?start=2030-01-01T00:00:00%2001:00&end=2031&_count=1"
+    assert links(bundle)["self"] == f"{clinic.base}/{asked}"
+    again = as_resource(clinic.http.get(links(bundle)["self"]))
+    assert [each["id"] for each in matches(again)] == [each["id"] for each in matches(bundle)]
+    following = links(bundle)["next"]
+    assert links(as_resource(clinic.http.get(following)))["self"] == following
+
+
+def test_an_input_of_another_type_is_not_called_missing(clinic: Clinic) -> None:
+    (issue,) = refusal(
+        clinic.http.post("Appointment/$hold", json=parameters(appointment_reference={"valueString": "x"})), 400
+    )
+    assert "valueReference" in issue["diagnostics"]
+    window = {"start": {"valueDateTime": "2030"}, "end": {"valueDateTime": "2031"}}
+    patient = parameters(**window, patient_resource={"valueString": "x"})
+    (issue,) = refusal(clinic.http.post("Appointment/$find", json=patient), 400)
+    assert issue["diagnostics"] == "patient-resource takes a Patient in 'resource'"
+
+
+@pytest.mark.parametrize("text", ['{"a": "\\u0000"}', '{"a": ["\\ud800"]}', '{"\\udc00": 1}'])
+def test_criteria_that_the_database_cannot_hold_are_named(clinic: Clinic, text: str) -> None:
+    body = appointment(status="waitlist") | {
+        "extension": [{"url": EXTENSION + "waitlist-criteria", "valueString": text}]
+    }
+    (issue,) = refusal(clinic.http.post("Appointment", json=body), 422)
+    assert issue["expression"] == ["Appointment.extension"]

@@ -21,6 +21,7 @@ from fhir_sched.reference import of_element
 from fhir_sched.scheduling.proposal import SUFFIX_DIGITS, Proposal
 from fhir_sched.search import openings
 from fhir_sched.search.openings import COUNTED, SCHEDULE_COLUMNS, SLOT_COLUMNS, Openings
+from fhir_sched.search.parse import NOT_OURS
 from fhir_sched.search.query import AnyOf, Condition, Criterion, ReferenceValue, TokenValue
 from fhir_sched.security import view
 
@@ -56,7 +57,9 @@ async def find(context: Context, invocation: Invocation) -> Answer:
     entries = [_entry(context, row, asked) for row in found[: page.count] if row[-3] == b"f"]
     more = len(found) > page.count
     total = page.total if page.total is not None else _total(found, len(entries), more)
-    links = [("self", f"{context.base}/Appointment/$find")]
+    asking = invocation.call
+    inputs = [pair for pair in asking.pairs if pair[0] not in NOT_OURS] if asking.method != "POST" else []
+    links = [("self", bundle.url(context.base, "Appointment/$find", inputs))]
     if more and page.count:
         last = found[page.count - 1]
         after = ((last[-2] or b"").decode(), (last[0] or b"").decode())

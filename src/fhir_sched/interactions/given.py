@@ -14,12 +14,15 @@ from fhir_sched.interactions.call import Call
 from fhir_sched.operation import Operation, Parameter
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.r4.primitives import CHECKS
+from fhir_sched.r4.structure import RESOURCE_TYPES
+from fhir_sched.search.values import with_plus
 from fhir_sched.validate import resource_issues
 
 Sent = dict[str, Any] | str
 """A parameter of the body, or the text of one in the URL."""
 
 _NUMBERS = frozenset({"integer", "positiveInt", "unsignedInt"})
+_LONGEST = 12
 _TRUTH = {"true": True, "false": False}
 
 
@@ -43,6 +46,7 @@ def given(operation: Operation, call: Call) -> Given:
     known = {parameter.name: parameter for parameter in operation.inputs}
     values: dict[str, tuple[Any, ...]] = {}
     issues: list[Issue] = []
+    wrong: set[str] = set()
     sent: list[tuple[str, str, Sent]] = [*_of_body(call), *_of_url(call)]
     for name, where, found in sent:
         parameter = known.get(name)
@@ -55,10 +59,14 @@ def given(operation: Operation, call: Call) -> Given:
         value = _value(parameter, found, where)
         if isinstance(value, Issue):
             issues.append(value)
+            wrong.add(name)
         else:
             values[name] = (*values.get(name, ()), value)
     issues += [
-        issue for parameter in operation.inputs for issue in _counted(parameter, len(values.get(parameter.name, ())))
+        issue
+        for parameter in operation.inputs
+        if parameter.name not in wrong
+        for issue in _counted(parameter, len(values.get(parameter.name, ())))
     ]
     if issues:
         raise FhirError.of(issues)
@@ -96,14 +104,16 @@ def _value(parameter: Parameter, found: Sent, where: str) -> Any:
     resource = found.get("resource")
     value = resource if resource is not None else found.get(f"value{parameter.type}")
     if value is None or (resource is not None and resource["resourceType"] != parameter.type):
-        member = f"value{parameter.type}" if parameter.type[0].isupper() and resource is None else "resource"
+        member = "resource" if resource is not None or parameter.type in RESOURCE_TYPES else f"value{parameter.type}"
         return Issue(Kind.VALUE, f"{parameter.name} takes a {parameter.type} in {member!r}", where)
     return value
 
 
 def _of_text(parameter: Parameter, text: str) -> Any:
     if parameter.type in _NUMBERS:
-        return int(text) if text.removeprefix("-").isdecimal() and text.isascii() else text
+        return int(text) if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < _LONGEST else text
+    if parameter.type == "dateTime":
+        return with_plus(text)
     return _TRUTH.get(text, text) if parameter.type == "boolean" else text
 
 
