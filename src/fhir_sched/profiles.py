@@ -50,6 +50,9 @@ def definitions() -> dict[str, dict[str, dict[str, Any]]]:
             if param.definition.startswith(CANONICAL_BASE)
         },
         "OperationDefinition": {each.id: _operation(each) for each in OPERATIONS},
+        # None are needed so far: our codes are those of R4.
+        "ValueSet": {},
+        "CodeSystem": {},
         "Basic": {topic.name: _topic(topic) for topic in TOPICS.values()},
     }
 

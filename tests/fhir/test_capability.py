@@ -416,7 +416,7 @@ def test_every_interaction_on_the_system_is_done(clinic: Clinic) -> None:
 
 
 def test_only_advertised_types_are_there(clinic: Clinic) -> None:
-    for kind in ("Patient", "Practitioner", "Location", "AppointmentResponse", "ValueSet", "Nonsense"):
+    for kind in ("Patient", "Practitioner", "Location", "AppointmentResponse", "ConceptMap", "Nonsense"):
         assert kind not in ADVERTISED
         refusal(clinic.http.get(kind), 404)
 

@@ -178,3 +178,48 @@ def test_criteria_that_the_database_cannot_hold_are_named(clinic: Clinic, text: 
     }
     (issue,) = refusal(clinic.http.post("Appointment", json=body), 422)
     assert issue["expression"] == ["Appointment.extension"]
+
+
+# headers
+
+
+def test_a_compressed_body_is_not_taken_for_text(clinic: Clinic) -> None:
+    body = gzip.compress(json.dumps(schedule()).encode())
+    answer = clinic.http.post("Schedule", content=body, headers={"Content-Encoding": "gzip"})
+    assert "gzip" in said(answer, 415)
+    assert answer.headers["accept-encoding"] == "identity"
+    plain = clinic.http.post("Schedule", json=schedule(), headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 201
+
+
+def test_if_none_match_of_a_change_says_that_nothing_may_be_there(clinic: Clinic) -> None:
+    made = clinic.create(schedule())
+    star = {"If-None-Match": "*"}
+    place = f"Schedule/{made['id']}"
+    for answer in (
+        clinic.http.put(place, json=made, headers=star),
+        clinic.http.patch(place, content="[]", headers={**star, "Content-Type": "application/json-patch+json"}),
+        clinic.http.delete(place, headers=star),
+        clinic.http.put(f"Schedule?_id={made['id']}", json=made, headers=star),
+        clinic.http.delete(f"Schedule?_id={made['id']}", headers=star),
+    ):
+        assert "If-None-Match" in said(answer, 412)
+    assert as_resource(clinic.http.get(place))["meta"]["versionId"] == "1"
+    assert clinic.http.delete(place).status_code == 204
+    assert clinic.http.put(place, json=made, headers=star).status_code == 201
+
+
+def test_an_empty_if_none_exist_creates_nothing(clinic: Clinic) -> None:
+    answer = clinic.http.post("Schedule", json=schedule(), headers={"If-None-Exist": ""})
+    assert "needs criteria" in said(answer, 400)
+    assert clinic.bundle("Schedule")["total"] == 0
+
+
+def test_a_method_that_a_search_does_not_take_is_refused_before_its_body(clinic: Clinic) -> None:
+    assert clinic.http.put("Slot/_search", json={}).status_code == 405
+
+
+@pytest.mark.parametrize("kind", ["ValueSet", "CodeSystem"])
+def test_types_of_which_nothing_is_defined_can_be_searched(clinic: Clinic, kind: str) -> None:
+    assert clinic.bundle(kind)["total"] == 0
+    assert kind in said(clinic.http.get(f"{kind}/x"), 404)

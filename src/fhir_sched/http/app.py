@@ -254,7 +254,18 @@ def _segments(raw: bytes, query: bytes) -> list[str]:
 
 
 async def _body(headers: dict[bytes, bytes], receive: Receive, gate: Gate) -> bytes:
-    """The whole body. Raises 413 as soon as it is known to be too long, 503 while too many large ones are read."""
+    """The whole body.
+
+    Raises 413 as soon as it is known to be too long, 415 for one that is compressed, 503 while too many large ones are
+    read.
+    """
+    encoding = headers.get(b"content-encoding", b"")
+    if encoding.strip().lower() not in (b"", b"identity"):
+        raise FhirError(
+            Kind.MEDIA_TYPE,
+            f"Content-Encoding {encoding[:40].decode('latin-1')!a} is not read; send the body as it is",
+            headers=(("Accept-Encoding", "identity"), ("Connection", "close")),
+        )
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > MAX_BODY:
         raise _too_long()

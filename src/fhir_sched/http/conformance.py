@@ -45,7 +45,7 @@ def respond(base: str, request: Request, path: list[str], *, strict: bool) -> Re
 def _read(kind: str, fhir_id: str, request: Request) -> Response:
     served = profiles.definitions()[kind]
     if fhir_id not in served:
-        raise FhirError(Kind.NOT_FOUND, f"there is no {kind}/{fhir_id}; there are {', '.join(served)}")
+        raise FhirError(Kind.NOT_FOUND, f"there is no {kind}/{fhir_id}; there are {', '.join(served) or 'none'}")
     return _cached(document.dumps(served[fhir_id]), request)
 
 

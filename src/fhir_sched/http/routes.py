@@ -123,7 +123,7 @@ class Routes:
         pairs = request.parameters
         if request.method == "GET" and _CONDITIONAL.isdisjoint(request.headers):
             return Call("GET", path, pairs, lambda: patching.body(request), strict=strict, bodyless=not request.body)
-        if path[-1:] == ["_search"]:
+        if path[-1:] == ["_search"] and request.method == "POST":
             negotiate.require_form(request)
             pairs = pairs + decode_form(request.body)
         headers = request.headers
@@ -136,7 +136,7 @@ class Routes:
             match=preconditions.versions(request.header(b"if-match"), "If-Match"),
             none_match=preconditions.versions(request.header(b"if-none-match"), "If-None-Match"),
             modified_since=request.header(b"if-modified-since"),
-            none_exist=_utf8(headers.get(b"if-none-exist", b"")),
+            none_exist=_utf8(headers[b"if-none-exist"]).strip() or "?" if b"if-none-exist" in headers else "",
             json_patch=patching.json_patch(request),
             bodyless=not request.body,
         )

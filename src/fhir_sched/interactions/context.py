@@ -98,9 +98,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`If-Match`: the versions that the caller accepts; empty for `*` (any version that exists)."""
+    """`If-Match`: the versions that the caller accepts; empty for `*` (any version that exists).
+
+    `absent`: the resource must not exist, as `If-None-Match: *` of a change says (RFC 9110 13.1.2).
+    """
 
     versions: tuple[str, ...]
+    absent: bool = False
 
 
 def located(resource: Resource, fhir_id: str) -> tuple[Source, str]:
@@ -117,12 +121,13 @@ def not_found(resource: Resource, fhir_id: str) -> FhirError:
 
 
 def version_conflict(resource: Resource, fhir_id: str, current: bytes | None) -> FhirError:
-    """412: the version that If-Match names is not the current one."""
+    """412: the version that If-Match names is not the current one, or there is one although If-None-Match is `*`."""
     said = "it does not exist" if current is None else f"its version is {current.decode()}"
     headers = () if current is None else (("ETag", etag(current)),)
     return FhirError(
         Kind.PRECONDITION,
-        f"If-Match does not fit {resource.type}/{fhir_id}: {said}; read it again and repeat the change on that version",
+        f"If-Match or If-None-Match does not fit {resource.type}/{fhir_id}: {said}; "
+        "read it again and repeat the change on that version",
         headers=headers,
     )
 

@@ -13,7 +13,7 @@ from fhir_sched.definition import METHODS, SYSTEM_METHODS, Resource
 from fhir_sched.interactions import validation
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
-from fhir_sched.interactions.context import Answer, Context
+from fhir_sched.interactions.context import Answer, Condition, Context
 from fhir_sched.interactions.history import history, vread
 from fhir_sched.interactions.operations import invoke
 from fhir_sched.interactions.patch import Change
@@ -33,6 +33,8 @@ from fhir_sched.security.decision import decide, needs
 from fhir_sched.security.guard import refused
 
 _SHOWING = frozenset({"update", "conditional-update", "patch", "conditional-patch"})
+
+_NO_VERSION = "0"  # versions count from 1
 
 Actions = dict[str, Callable[[], Awaitable[Answer]]]
 
@@ -143,10 +145,17 @@ def _of_type(context: Context, call: Call, resource: Resource) -> Actions:
 def _of_instance(context: Context, call: Call, resource: Resource, fhir_id: str) -> Actions:
     return {
         "read": lambda: _read(context, call, resource, fhir_id),
-        "update": lambda: update(context, resource, fhir_id, call.body(), call.match),
-        "patch": lambda: patch(context, resource, fhir_id, _change(call), call.match),
-        "delete": lambda: delete(context, resource, fhir_id, call.match),
+        "update": lambda: update(context, resource, fhir_id, call.body(), _required(call)),
+        "patch": lambda: patch(context, resource, fhir_id, _change(call), _required(call)),
+        "delete": lambda: delete(context, resource, fhir_id, _required(call)),
     }
+
+
+def _required(call: Call) -> Condition | None:
+    """What a change demands of the present version: If-Match, or by `If-None-Match: *` that there is none."""
+    if call.none_match is not None and not call.none_match.versions:
+        return Condition((_NO_VERSION,), absent=True)
+    return call.match
 
 
 async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) -> Answer:
@@ -209,17 +218,18 @@ def criteria(text: str) -> list[tuple[str, str]]:
 async def _conditional_update(context: Context, call: Call, resource: Resource) -> Answer:
     document = call.body()
     given = document.get("id")
+    required = _required(call)
 
     async def step(inside: Context, found: str | None) -> Answer:
-        if found is None and call.match is not None:
+        if found is None and required is not None and not required.absent:
             raise FhirError(Kind.PRECONDITION, f"If-Match does not fit: no {resource.type} matches the criteria")
         if found is None and given is None:
             return await create(inside, resource, document)
         if found is None:
-            return await update(inside, resource, str(given), document, call.match)
+            return await update(inside, resource, str(given), document, required)
         if given not in (None, found):
             raise FhirError(Kind.INVALID, f"the match is {found!r}, the body says {given!r}", f"{resource.type}.id")
-        return await update(inside, resource, found, {**document, "id": found}, call.match)
+        return await update(inside, resource, found, {**document, "id": found}, required)
 
     return await under_lock(context, resource, call.pairs, step)
 
@@ -239,14 +249,14 @@ async def _conditional_patch(context: Context, call: Call, resource: Resource) -
     async def step(inside: Context, found: str | None) -> Answer:
         if found is None:
             raise FhirError(Kind.NOT_FOUND, f"no {resource.type} matches; there is nothing to patch")
-        return await patch(inside, resource, found, change, call.match)
+        return await patch(inside, resource, found, change, _required(call))
 
     return await under_lock(context, resource, call.pairs, step)
 
 
 async def _conditional_delete(context: Context, call: Call, resource: Resource) -> Answer:
     async def step(inside: Context, found: str | None) -> Answer:
-        return Answer(204, b"") if found is None else await delete(inside, resource, found, call.match)
+        return Answer(204, b"") if found is None else await delete(inside, resource, found, _required(call))
 
     return await under_lock(context, resource, call.pairs, step)
 

@@ -55,7 +55,7 @@ async def _not_updated(
         raise version_conflict(resource, fhir_id, current[1])
     if await deleted_version(context, source, row_id) is None:
         raise unknown(resource, fhir_id)
-    if condition is not None:
+    if condition is not None and not condition.absent:
         raise version_conflict(resource, fhir_id, None)
     if resource.type == "Appointment":
         columns = {**columns, "created_by": context.subject.encode()}
