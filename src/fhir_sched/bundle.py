@@ -12,7 +12,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import orjson
 
-from fhir_sched import mapping
+from fhir_sched import rendering
 from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
@@ -27,7 +27,7 @@ def entries(
     head = f'{{"fullUrl":"{base}/{resource.type}/{source.prefix}-'.encode()
     tail = b',"search":{"mode":"' + mode + b'"}}'
     if write is None:
-        return mapping.entries(resource, source, rows, head, tail)
+        return rendering.entries(resource, source, rows, head, tail)
     return [b'%b%b","resource":%b%b' % (head, row[0] or b"", write(row), tail) for row in rows]
 
 

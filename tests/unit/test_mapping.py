@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fhir_sched import mapping
+from fhir_sched import rendering
 from fhir_sched.definition import Resource, Source
 from fhir_sched.resources import APPOINTMENT, RESOURCES, SLOT
 
@@ -61,10 +61,10 @@ def test_the_template_of_an_ordinary_row_writes_what_its_elements_write(
     resource: Resource, source: Source, data: st.DataObject
 ) -> None:
     row = data.draw(rows(source))
-    template, entries = mapping.compiled(resource, source)
-    one_by_one = mapping.Renderer(resource, source)(row)
+    template, entries = rendering.compiled(resource, source)
+    one_by_one = rendering.Renderer(resource, source)(row)
     assert template(row) in (None, one_by_one)
-    assert entries([(*row, b"a sort key")], b"<", b">", mapping.Renderer(resource, source)) == [
+    assert entries([(*row, b"a sort key")], b"<", b">", rendering.Renderer(resource, source)) == [
         b'<%b","resource":%b>' % (UUID, one_by_one)
     ]
     assert json.loads(one_by_one)["id"] == f"{source.prefix}-{UUID.decode()}"
@@ -80,5 +80,5 @@ def ordinary(source: Source, **changed: Any) -> tuple[bytes | None, ...]:
 
 def test_a_slot_and_an_appointment_as_they_mostly_are_go_through_the_template() -> None:
     slots, appointments = SLOT.sources[0], APPOINTMENT.sources[0]
-    assert mapping.compiled(SLOT, slots)[0](ordinary(slots, status=b"free")) is not None
-    assert mapping.compiled(APPOINTMENT, appointments)[0](ordinary(appointments, status=b"booked")) is not None
+    assert rendering.compiled(SLOT, slots)[0](ordinary(slots, status=b"free")) is not None
+    assert rendering.compiled(APPOINTMENT, appointments)[0](ordinary(appointments, status=b"booked")) is not None

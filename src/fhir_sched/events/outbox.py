@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 
-from fhir_sched import codec, mapping
+from fhir_sched import codec, rendering
 from fhir_sched.db.rows import Rows
 from fhir_sched.events.event import KINDS, Event, kind
 from fhir_sched.events.session import Connection
@@ -169,7 +169,7 @@ async def _shown(
             row_id, version = _text(row[0]), row[1:]
             reference = f"{resource.type}/{source.prefix}-{_text(version[0])}"
             try:
-                body = None if row_id in deleted else mapping.to_json(resource, source, version)
+                body = None if row_id in deleted else rendering.to_json(resource, source, version)
             except (TypeError, ValueError, LookupError):
                 log.warning("an event's row is not one of ours", extra={"fields": {"event": row_id}})
                 continue

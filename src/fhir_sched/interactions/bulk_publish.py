@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final
 
-from fhir_sched import mapping
+from fhir_sched import rendering
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.rows import Rows
 from fhir_sched.document import dumps
@@ -149,7 +149,7 @@ class Files:
         row_id = _FIRST
         while True:
             batch = (await self.read(Fragment(_SCHEDULES_PAGE, (self.tenant.encode(), row_id)))).all()
-            yield [mapping.to_resource(SCHEDULE, _SCHEDULES, row) for row in batch]
+            yield [rendering.to_resource(SCHEDULE, _SCHEDULES, row) for row in batch]
             if len(batch) < BATCH:
                 return
             row_id = batch[-1][0] or b""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from fhir_sched import codec, mapping
+from fhir_sched import codec, rendering
 from fhir_sched.auditing import Trail
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
@@ -62,7 +62,7 @@ class Context:
 
     def shown(self, resource: Resource, source: Source, row: Sequence[bytes | None]) -> bytes:
         """The JSON of a row as the caller may see it."""
-        whole = mapping.to_json(resource, source, row)
+        whole = rendering.to_json(resource, source, row)
         if self._sees_all(resource, source):
             return whole
         return view.shown(self.caller, resource.type, whole, self.base, view.hidden(self.caller, source.naming))

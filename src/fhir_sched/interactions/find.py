@@ -15,9 +15,9 @@ from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.paging import Page, page_of, token
 from fhir_sched.interactions.proposing import SCHEDULE, SCHEDULES, SLOT, SLOTS, appointment
-from fhir_sched.mapping import to_resource
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.reference import of_element
+from fhir_sched.rendering import to_resource
 from fhir_sched.scheduling.proposal import SUFFIX_DIGITS, Proposal
 from fhir_sched.search import openings
 from fhir_sched.search.openings import COUNTED, SCHEDULE_COLUMNS, SLOT_COLUMNS, Openings

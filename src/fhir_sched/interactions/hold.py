@@ -22,9 +22,9 @@ from fhir_sched.interactions.permitted import create, patch
 from fhir_sched.interactions.proposing import appointment, nobody_yet, schedules_of, slots_of
 from fhir_sched.interactions.read import missing, visible
 from fhir_sched.interactions.unavailable import gone, refuse
-from fhir_sched.mapping import to_resource
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.reference import of_element
+from fhir_sched.rendering import to_resource
 from fhir_sched.resources import RESOURCES
 from fhir_sched.resources.appointment import HOLD_EXPIRES
 from fhir_sched.scheduling import proposal

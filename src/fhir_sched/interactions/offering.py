@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from fhir_sched import mapping, statements
+from fhir_sched import mapping, rendering, statements
 from fhir_sched.capability import NEUTRAL_BASE
 from fhir_sched.db.errors import DatabaseError
 from fhir_sched.db.fragment import Fragment
@@ -157,7 +157,7 @@ async def _read(transaction: Transaction, resource: Resource, prefix: str, row_i
     source = resource.source[prefix]
     (rows,) = await transaction.run(statements.read(source, row_id, tenant))
     (row,) = rows.all()
-    return mapping.to_resource(resource, source, row)
+    return rendering.to_resource(resource, source, row)
 
 
 def offer(entry: dict[str, Any], slot: dict[str, Any], schedule: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fhir_sched import mapping, statements
+from fhir_sched import rendering, statements
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource
 from fhir_sched.interactions import write
@@ -57,7 +57,7 @@ async def _attempt(
     version = (row[1] or b"").decode()
     if condition is not None and condition.versions and version not in condition.versions:
         raise version_conflict(resource, fhir_id, row[1])
-    document = change(mapping.to_resource(resource, source, row))
+    document = change(rendering.to_resource(resource, source, row))
     write.checked(resource, document)
     columns = write.columns_of_change(context, resource, source, document)
     return await write.changed(context, resource, source, row_id, columns, (version,), "patch")

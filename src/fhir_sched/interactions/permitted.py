@@ -24,8 +24,8 @@ from fhir_sched.interactions import write
 from fhir_sched.interactions.context import Answer, Condition, Context, located, not_found
 from fhir_sched.interactions.patch import Change
 from fhir_sched.interactions.read import visible
-from fhir_sched.mapping import to_resource
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.rendering import to_resource
 from fhir_sched.search.query import Condition as Limit
 from fhir_sched.security import view
 from fhir_sched.security.decision import decide

@@ -10,7 +10,7 @@ from typing import Any
 
 from fhir_sched.db.fragment import Fragment, text_args
 from fhir_sched.interactions.context import Context
-from fhir_sched.mapping import to_resource
+from fhir_sched.rendering import to_resource
 from fhir_sched.resources import RESOURCES
 from fhir_sched.scheduling.proposal import SUFFIX_DIGITS, Proposal
 

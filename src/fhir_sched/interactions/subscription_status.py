@@ -14,8 +14,8 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.interactions.context import Answer, Context, located, not_found
 from fhir_sched.interactions.invocation import Invocation
 from fhir_sched.interactions.read import missing, visible
-from fhir_sched.mapping import to_resource
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.rendering import to_resource
 from fhir_sched.resources import SUBSCRIPTION
 from fhir_sched.resources.subscription import STATUSES
 from fhir_sched.search import sql

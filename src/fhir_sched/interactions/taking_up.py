@@ -14,8 +14,8 @@ from fhir_sched.db.work import Work
 from fhir_sched.element import EXTENSION_BASE
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.permitted import create, patch
-from fhir_sched.mapping import BUSINESS_IDENTIFIER
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.rendering import BUSINESS_IDENTIFIER
 from fhir_sched.resources import RESOURCES
 
 _APPOINTMENT = RESOURCES["Appointment"]

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from fhir_sched import codec, mapping
+from fhir_sched import codec, rendering
 from fhir_sched.document import dumps
 from fhir_sched.publishing.publication import Publication
 from fhir_sched.reference import of_element
@@ -56,7 +56,7 @@ def location(fhir_id: str, name: str, home: str) -> dict[str, Any]:
     return {
         "resourceType": "Location",
         "id": fhir_id,
-        "identifier": [{"system": mapping.BUSINESS_IDENTIFIER, "value": fhir_id}],
+        "identifier": [{"system": rendering.BUSINESS_IDENTIFIER, "value": fhir_id}],
         "name": name or f"Location {fhir_id}",
         "telecom": [{"system": "url", "value": home}],
         "address": {"extension": [{"url": _ABSENT, "valueCode": "unknown"}]},

@@ -26,8 +26,8 @@ from fhir_sched.definition import (
     StringParam,
     TokenParam,
 )
-from fhir_sched.mapping import BUSINESS_IDENTIFIER
 from fhir_sched.reference import is_uuid
+from fhir_sched.rendering import BUSINESS_IDENTIFIER
 from fhir_sched.search import side, when
 from fhir_sched.search.predicate import ALL, EMPTY, Arguments, Either, Row, any_of, negated
 from fhir_sched.search.query import Condition, Criterion, DateValue, TokenValue, UriValue

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fhir_sched import codec, mapping
+from fhir_sched import codec, rendering
 from fhir_sched.definition import Resource, Source
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.among import Version, shown
@@ -116,7 +116,7 @@ async def _resources(ask: Ask, reader: Reader, foci: Sequence[Focus]) -> dict[tu
     for table, versions in wanted.items():
         resource, source = SOURCES[table]
         for row in await ask(shown(source, list(versions), reader.tenant)):
-            body = mapping.to_json(resource, source, row)
+            body = rendering.to_json(resource, source, row)
             body = view.shown(reader.caller, resource.type, body, reader.base)
             found[table, text(row[0]), int(text(row[1]))] = body
     return found
