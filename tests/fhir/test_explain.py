@@ -364,6 +364,7 @@ FINDS = {
     "a pool, and slots of a type": Openings(_FROM, _TO, (_doctors(50),), (((_RARE,), (_VISIT,)),)),
     "two kinds": Openings(_FROM, _TO, (_doctors(10), _doctors(20))),
     "local days": Openings(interval("2026-01-10"), interval("2026-01-11"), (_doctors(50),)),  # type: ignore[arg-type]
+    "a pool, by the rules for staff": Openings(_FROM, _TO, (_doctors(50),), caller="staff"),
     "a later page": Openings(_FROM, _TO, (_doctors(50),), after=("2026-01-20 08:00:00+00", TENANT)),
 }
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fhir_sched import bundle, codec
+from fhir_sched.actors import provider_uuids
 from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.paging import Page, page_of, token
@@ -19,7 +21,7 @@ from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.reference import of_element
 from fhir_sched.rendering import to_resource
 from fhir_sched.scheduling.proposal import SUFFIX_DIGITS, Proposal
-from fhir_sched.search import openings
+from fhir_sched.search import bookable, openings
 from fhir_sched.search.openings import COUNTED, SCHEDULE_COLUMNS, SLOT_COLUMNS, Openings
 from fhir_sched.search.parse import NOT_OURS
 from fhir_sched.search.query import AnyOf, Condition, Criterion, ReferenceValue, TokenValue
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _DAYS = {day: number for number, day in enumerate(("mon", "tue", "wed", "thu", "fri", "sat", "sun"), 1)}
 _KINDS = (("practitioner", "Practitioner"), ("location-reference", "Location"), ("organization", "Organization"))
+_ACTOR = SCHEDULES.columns.index("actor_id")
 _CODES = (("specialty", ("specialty",)), ("visit-type", ("service-type", "appointment-type")))
 
 
@@ -54,7 +57,8 @@ async def find(context: Context, invocation: Invocation) -> Answer:
     wanted = replace(_wanted(context, invocation.given), after=page.after, count=page.count)
     (rows,) = await context.work.read(openings.statement(wanted, context.tenant))
     found = rows.all()
-    entries = [_entry(context, row, asked) for row in found[: page.count] if row[-3] == b"f"]
+    proposed = await _possible(context, [_proposed(row, asked) for row in found[: page.count]])
+    entries = [_entry(context, each) for each in proposed]
     more = len(found) > page.count
     total = page.total if page.total is not None else _total(found, len(entries), more)
     asking = invocation.call
@@ -65,7 +69,7 @@ async def find(context: Context, invocation: Invocation) -> Answer:
         after = ((last[-2] or b"").decode(), (last[0] or b"").decode())
         following = token(invocation.call, Page(after, page.count, total), context.tenant)
         links.append(("next", bundle.url(context.base, "Appointment/$find", [("_page", following)])))
-    return Answer(200, bundle.searchset([*entries, *_remarks(entries, total, page)], links, total))
+    return Answer(200, bundle.searchset([*entries, *_remarks(entries, total, page, more=more)], links, total))
 
 
 def _total(found: Sequence[Sequence[bytes | None]], shown: int, more: bool) -> int:
@@ -73,9 +77,12 @@ def _total(found: Sequence[Sequence[bytes | None]], shown: int, more: bool) -> i
     return min(int(found[0][-1] or 0), COUNTED) if more else shown
 
 
-def _remarks(entries: list[bytes], total: int, page: Page) -> Iterator[bytes]:
+def _remarks(entries: list[bytes], total: int, page: Page, *, more: bool) -> Iterator[bytes]:
     """An OperationOutcome where the searchset would be empty (the profile wants an entry), or the total is cut."""
-    if not entries and page.after is None and page.count:
+    if not entries and page.count and more:
+        said = "Somebody who takes part is elsewhere at each of the first times: follow the next link."
+        yield bundle.outcome_entry([Issue(Kind.INFORMATIONAL, said, severity="information")])
+    elif not entries and page.after is None and page.count:
         said = "No appointment is available: widen the window, or name fewer participants and codes."
         yield bundle.outcome_entry([Issue(Kind.INFORMATIONAL, said, severity="information")])
     elif total >= COUNTED and page.after is None:
@@ -83,22 +90,63 @@ def _remarks(entries: list[bytes], total: int, page: Page) -> Iterator[bytes]:
         yield bundle.outcome_entry([Issue(Kind.INFORMATIONAL, said, severity="information")])
 
 
-def _entry(context: Context, row: Sequence[bytes | None], asked: _Asked) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _Proposed:
+    """A proposal, the practitioner whom the statement has found free, and its slot (UUIDs)."""
+
+    document: dict[str, Any]
+    free: bytes | None
+    slot: str
+
+
+def _proposed(row: Sequence[bytes | None], asked: _Asked) -> _Proposed:
     slot = to_resource(SLOT, SLOTS, row[:SLOT_COLUMNS])
-    schedule = to_resource(SCHEDULE, SCHEDULES, row[SLOT_COLUMNS : SLOT_COLUMNS + SCHEDULE_COLUMNS])
-    beside = [each for each in (row[-4] or b"{}").decode().strip("{}").split(",") if each not in ("", "NULL")]
+    columns = tuple(row[SLOT_COLUMNS : SLOT_COLUMNS + SCHEDULE_COLUMNS])
+    schedule = _schedule(columns)
+    beside = [each for each in (row[-3] or b"{}").decode().strip("{}").split(",") if each not in ("", "NULL")]
     patient = asked.patients[0].get("reference", "") if len(asked.patients) == 1 else ""
     digits = tuple(each.replace("-", "")[-SUFFIX_DIGITS:] for each in dict.fromkeys(beside))
     made = appointment("proposed", [slot], {f"Schedule/{schedule['id']}": schedule}, asked.patients, asked.period)
     made["slot"] += [{"reference": f"Slot/{SLOTS.prefix}-{each}"} for each in dict.fromkeys(beside)]
-    made = {
+    row_id = (row[0] or b"").decode()
+    document = {
         "resourceType": "Appointment",
-        "id": Proposal((row[0] or b"").decode(), digits, patient).id,
+        "id": Proposal(row_id, digits, patient).id,
         **made,
         **asked.further,
     }
-    body = view.shown(context.caller, "Appointment", dumps(made), context.base)
-    return bundle.entry(f"{context.base}/Appointment/{made['id']}", body)
+    return _Proposed(document, columns[_ACTOR], row_id)
+
+
+@lru_cache(maxsize=1024)
+def _schedule(columns: tuple[bytes | None, ...]) -> dict[str, Any]:
+    """The Schedule of its row, to be read only: a pool has the same few again and again."""
+    return to_resource(SCHEDULE, SCHEDULES, columns)
+
+
+async def _possible(context: Context, proposed: list[_Proposed]) -> list[dict[str, Any]]:
+    """Those at whose time the other practitioners of a schedule are free as well; most schedules have one."""
+    asked: list[tuple[int, str, _Proposed]] = []
+    for place, each in enumerate(proposed):
+        listed = each.document["participant"]
+        if len(listed) > 1:
+            targets = [of_element(item.get("actor"), context.base) for item in listed]
+            free = (each.free or b"").decode()
+            asked += [(place, provider, each) for provider in provider_uuids(targets) if provider != free]
+    if not asked:
+        return [each.document for each in proposed]
+    statement = bookable.occupied(
+        [(place, provider, each.document["start"], each.document["end"], each.slot) for place, provider, each in asked],
+        context.tenant,
+    )
+    (rows,) = await context.work.read(statement)
+    gone = {int(row[0] or 0) for row in rows.all()}
+    return [each.document for place, each in enumerate(proposed) if place not in gone]
+
+
+def _entry(context: Context, document: dict[str, Any]) -> bytes:
+    body = view.shown(context.caller, "Appointment", dumps(document), context.base)
+    return bundle.entry(f"{context.base}/Appointment/{document['id']}", body)
 
 
 def _asked(context: Context, inputs: Given) -> _Asked:
@@ -145,6 +193,7 @@ def _wanted(context: Context, inputs: Given) -> Openings:
         inputs.every("location-string"),
         tuple(_DAYS[day] for day in timing.get("dayOfWeek", ())),
         tuple(timing.get("timeOfDay", ())),
+        context.origin,
     )
 
 

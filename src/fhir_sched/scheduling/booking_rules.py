@@ -97,15 +97,15 @@ RULES: Final[Mapping[str, Rule]] = {
         Rule(
             "adjacent-slots",
             "switch",
-            "several slots of one appointment are of one schedule and follow each other without a gap",
-            "its slots must be of one schedule and follow each other without a gap",
+            "slots of one schedule follow each other without a gap; one of another schedule (a room) lies around them",
+            "its slots must follow each other without a gap, and those of another schedule lie around their time",
             "Appointment.slot",
             defaults={"portal": 1},
         ),
         Rule(
             "times-of-slots",
             "switch",
-            "an appointment with slots starts with the first and ends with the last of them",
+            "an appointment starts with the first and ends with the last of its slots (not those of a room)",
             "its start and end must be those of its slots",
         ),
         Rule(

@@ -1,9 +1,11 @@
 """The one statement of $find: free slots of a pool of schedules in a window of time, the earliest first. IHE ITI-115.
 
-A pool is found first (by actors and codes, on the indexes that searches use), then of each of its schedules the first
-few slots, on (tenant, schedule, status, start, id); they are merged and cut, so that millions of slots cost no more
-than the pool. What is compared in the second step are plain columns of the first, because beneath row-level security
-only leakproof expressions become index conditions. A slot whose hold is over counts as free. Knows no FHIR resource.
+A pool is found first (by actors and codes, on the indexes that searches use), with the window that the clinic's rules
+leave the caller. Of each of its schedules a few slots tell until when there is enough, and only what begins until then
+is read, on (tenant, schedule, status, start, id): so millions of slots cost no more than the pool. What is compared in
+the later steps are plain columns of the first, because beneath row-level security only leakproof expressions become
+index conditions. A slot whose hold is over counts as free, one whose practitioner is elsewhere does not. Knows no FHIR
+resource.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from datetime import timedelta
 from fhir_sched.codec import Interval
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.resources import RESOURCES
+from fhir_sched.search.bookable import ENDED, not_elsewhere, ruled
 from fhir_sched.search.branches import holds, ways
 from fhir_sched.search.predicate import EMPTY, Arguments, Row
 from fhir_sched.search.query import Condition
@@ -28,7 +31,6 @@ SLOT, SCHEDULE = RESOURCES["Slot"], RESOURCES["Schedule"]
 _SLOTS, _SCHEDULES = SLOT.sources[0], SCHEDULE.sources[0]
 SLOT_COLUMNS, SCHEDULE_COLUMNS = len(_SLOTS.columns), len(_SCHEDULES.columns)
 _SHOWN = ", ".join([*_SLOTS.select_list, *(re.sub(r"\ba\.", "c.", each) for each in _SCHEDULES.select_list)])
-_OCCUPYING = "('pending', 'booked', 'arrived', 'fulfilled', 'noshow')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class Openings:
     `kinds` are conditions on schedules, one for each kind of actor: the slot's own schedule fulfils it, or that of
     another free slot around its time. `codes` are pairs of conditions on the schedule and on the slot, of which one has
     to hold. `limits` are what the caller may see of slots, `names` parts of the displayed name of an actor, `days`
-    (1 Monday) and `times` the local day and time. `after` is the last slot seen (start as text, UUID).
+    (1 Monday) and `times` the local day and time. `caller` (portal, staff, hl7) is who is bound by the rules about when
+    to book, "" nobody. `after` is the last slot seen (start as text, UUID).
     """
 
     start: Interval
@@ -49,69 +52,83 @@ class Openings:
     names: tuple[str, ...] = ()
     days: tuple[int, ...] = ()
     times: tuple[str, ...] = ()
+    caller: str = ""
     after: tuple[str, str] | None = None
     count: int = 20
 
 
 def statement(wanted: Openings, tenant: str) -> Fragment:
-    """`count` + 1 rows: the slot's columns, its schedule's, the UUIDs of the slots beside it (as an array), whether the
-    practitioner is elsewhere at that time, its start as text, and how many there are (null but on the first page).
+    """`count` + 1 rows: the slot's columns, its schedule's, the UUIDs of the slots beside it (an array), its start as
+    text, and how many slots are free (null but on the first page), whoever may be elsewhere then.
     """
     args = Arguments(tenant)
     others = "".join(_kind(n, kind, args) for n, kind in enumerate(wanted.kinds) if n)
+    rules = ruled(args.add(wanted.caller)) if wanted.caller else ""
     pool = _pool(wanted, args)
     fits = _fits(wanted, args)
-    order = f"order by start_at, id limit {wanted.count + 1}"
+    most = wanted.count + 1
+    order = "order by start_at, id"
     position = ""
     if wanted.after is not None:
         start, row_id = args.add(wanted.after[0]), args.add(wanted.after[1])
         position = f" and (s.start_at, s.id) > ({start}::timestamptz, {row_id}::uuid)"
-    free = f"s.fhir_status = 'free' and {fits}"
     kinds = range(1, len(wanted.kinds))
     further = ", ".join(f"case when not p.kind_{n} then beside_{n}.id end" for n in kinds)
     beside = "".join(_beside(n) for n in kinds)
-    columns = f"s.id, s.start_at, s.end_at, p.actor_id, p.actor_type, array[{further}]::uuid[] as further"
+    columns = f"s.id, s.start_at, array[{further}]::uuid[] as further"
+    free = f"s.fhir_status = 'free' and {fits}"
+    open_to = f"{free}{position} and {not_elsewhere(beside=bool(kinds))}"
     restricted = bool(wanted.kinds or wanted.codes or wanted.names)
     source = (
-        _of_each(columns, f"{free}{position}", beside, order)
+        _of_each(columns, open_to, beside, order, most)
         if restricted
-        else _of_all(columns, f"{free}{position}", order)
+        else _of_all(columns, f"{free}{position}", order, most)
     )
     counted = "null::bigint"
     if wanted.after is None:
         some = f"select from pool p join slots s on s.schedule_id = p.id{beside} where {free} limit {COUNTED + 1}"
         counted = f"(select count(*) from ({some}) n)"
+    ended = f"{fits}{position} and {not_elsewhere(beside=bool(kinds))}"
     text = f"""
-with {others}pool as materialized (
+with {others}{rules}pool as materialized (
 {pool}
 ), candidates as materialized (
-    select f.*, f.start_at - interval '1 day' as day_before
-    from (
-        ({source})
-        union
-        ({_over(columns, fits + position, beside, order)})
-        {order}
-    ) f
+    (
+        {source}
+    )
+    union
+    (
+        {_over(columns, ended, beside, f"{order} limit {most}")}
+    )
+    {order}
+    limit {most}
 )
-select {_SHOWN}, f.further, {_elsewhere()}, f.start_at::text, {counted}
+select {_SHOWN}, f.further, f.start_at::text, {counted}
 from candidates f
 join slots a on a.tenant_id = $1::uuid and a.id = f.id
 join schedules c on c.tenant_id = $1::uuid and c.id = a.schedule_id
 order by f.start_at, f.id"""
-    return Fragment(text, tuple(args.values))
+    return Fragment(text, tuple(args.values), steady=True)
 
 
 def _pool(wanted: Openings, args: Arguments) -> str:
     """The schedules that may have what is wanted, with their own window and what of it they fulfil themselves."""
     row = Row(SCHEDULE, _SCHEDULES, "c", Zone())
     low, high = _bound(wanted.start, args, low=True), _bound(wanted.end, args, low=False)
+    last, rules = "'infinity'::timestamptz", ""
+    if wanted.caller:
+        low = f"greatest({low}, r.earliest)"
+        last = "coalesce(r.latest, 'infinity')"
+        rules = """
+    left join ruled own on own.schedule_id = c.id
+    join ruled r on r.schedule_id is not distinct from own.schedule_id"""
     if wanted.after is not None:
         low = f"greatest({low}, {args.add(wanted.after[0])}::timestamptz)"
-    columns = ["c.id", "c.zone", "c.actor_id", "c.actor_type", f"{low} as low", f"{high} as high"]
+    columns = ["c.id", "c.zone", "c.actor_id", "c.actor_type", f"{low} as low", f"{high} as high", f"{last} as last"]
     columns.append(f"{low} - interval '1 day' as day_before")
     where = ["c.tenant_id = $1::uuid", "c.is_active"]
     if wanted.kinds:
-        where.append(_holds(wanted.kinds[0], row, args))
+        where.append(_among(wanted.kinds[0], args))
         columns += [
             f"coalesce({_holds(kind, row, args)}, false) as kind_{n}" for n, kind in enumerate(wanted.kinds) if n
         ]
@@ -124,7 +141,20 @@ def _pool(wanted: Openings, args: Arguments) -> str:
         listed = " or ".join(f"x ->> 'display' ilike {args.add(_part(name))}" for name in wanted.names)
         actors = "case when jsonb_typeof(c.fhir -> 'actor') = 'array' then c.fhir -> 'actor' end"
         where.append(f"exists (select from jsonb_array_elements({actors}) x where {listed})")
-    return f"    select {', '.join(columns)}\n    from schedules c\n    where {' and '.join(where)}"
+    return f"    select {', '.join(columns)}\n    from schedules c{rules}\n    where {' and '.join(where)}"
+
+
+def _among(kind: Condition, args: Arguments) -> str:
+    """Whether a schedule is of one of these actors; they are looked up first, each way on its own index."""
+    before = len(args.values)
+    found = [
+        f"select k.id from schedules k where k.tenant_id = $1::uuid and {way}"
+        for way in ways(kind, Row(SCHEDULE, _SCHEDULES, "k", Zone()), args)
+    ]
+    if not found:
+        del args.values[before:]  # a statement must use every argument it is given
+        return EMPTY
+    return f"c.id = any(array({' union '.join(found)}))"
 
 
 def _somewhere(
@@ -152,6 +182,7 @@ def _fits(wanted: Openings, args: Arguments) -> str:
         "s.schedule_id = p.id",
         "s.start_at >= p.low",
         "s.start_at < p.high",
+        "s.start_at <= p.last",
         "s.end_at <= p.high",
     ]
     parts += [f"(p.code_{n} or {_any(of_slot, row, args)})" for n, (_, of_slot) in enumerate(wanted.codes)]
@@ -166,17 +197,57 @@ def _fits(wanted: Openings, args: Arguments) -> str:
     return " and ".join(parts)
 
 
-def _of_each(columns: str, where: str, beside: str, order: str) -> str:
-    """The first slots of each schedule of the pool, merged."""
-    return f"""select r.* from pool p cross join lateral (
-            select {columns} from slots s{beside} where {where} {order}
-        ) r {order}"""
+def _of_each(columns: str, where: str, beside: str, order: str, most: int) -> str:
+    """The first slots of each schedule of the pool, merged.
+
+    The first of each, or the first few where the pool is small, tell until when there are `most`; what else there is
+    until then is read after them.
+    """
+    return f"""with first as materialized (
+            select p.*, r.id as slot_id, r.start_at, r.further
+            from pool p
+            cross join lateral (
+                select {columns} from slots s{beside}
+                where {where}
+                {order}
+                limit (select ({most} + count(*) - 1) / greatest(count(*), 1) from pool)
+            ) r
+        ), enough as materialized (
+            select coalesce((select f.start_at from first f order by f.start_at offset {most - 1} limit 1), 'infinity')
+                as until
+        )
+        select f.slot_id as id, f.start_at, f.further from first f
+        union all
+        select r.*
+        from (select distinct on (f.id) f.* from first f order by f.id, f.start_at desc, f.slot_id desc) p
+        cross join lateral (
+            select {columns} from slots s{beside}
+            where (s.start_at, s.id) > (p.start_at, p.slot_id) and s.start_at <= (select e.until from enough e)
+              and {where}
+            {order}
+            limit {most}
+        ) r
+        where p.start_at <= (select e.until from enough e)
+        {order}
+        limit {most}"""
 
 
-def _of_all(columns: str, where: str, order: str) -> str:
-    """The first slots of the tenant: where every schedule is in the pool, the slots are walked in their own order."""
-    return f"""select {columns} from slots s join pool p on p.id = s.schedule_id
-            where s.start_at >= (select min(low) from pool) and {where} {order}"""
+def _of_all(columns: str, where: str, order: str, most: int) -> str:
+    """The first slots of the tenant: where every schedule is in the pool, the slots are walked in their own order.
+
+    Whether somebody is elsewhere is asked in a second step, so that the first is planned as a walk along the index.
+    """
+    return f"""select s.id, s.start_at, s.further
+        from (
+            select {columns}, s.end_at, p.actor_id, p.actor_type
+            from slots s
+            join pool p on p.id = s.schedule_id
+            where s.start_at >= (select min(low) from pool) and {where}
+            {order}
+            offset 0
+        ) s
+        where {not_elsewhere("s")}
+        limit {most}"""
 
 
 def _over(columns: str, where: str, beside: str, order: str) -> str:
@@ -185,8 +256,7 @@ def _over(columns: str, where: str, beside: str, order: str) -> str:
             cross join lateral unnest(h.slot_id || h.extra_slot_ids) as held (slot_id)
             join slots s on s.tenant_id = $1::uuid and s.id = held.slot_id
             join pool p on p.id = s.schedule_id{beside}
-            where h.tenant_id = $1::uuid and h.hold_expires_at <= now() and h.status = 'pending'
-              and s.fhir_status = 'busy-tentative' and {where} {order}"""
+            where {ENDED} and {where} {order}"""
 
 
 def _kind(number: int, kind: Condition, args: Arguments) -> str:
@@ -213,18 +283,6 @@ def _beside(number: int) -> str:
                 order by b.start_at desc, b.id
                 limit 1
             ) beside_{number} on not p.kind_{number}"""
-
-
-def _elsewhere() -> str:
-    """Whether the practitioner of the slot's schedule has another appointment then."""
-    return f"""f.actor_type = 'provider' and exists (
-        select
-        from appointments b
-        where b.tenant_id = $1::uuid and b.provider_id = f.actor_id
-          and b.sort_at > f.day_before and b.sort_at < f.end_at and b.end_at > f.start_at
-          and b.status in {_OCCUPYING} and not b.allow_double_booking and b.slot_id is distinct from f.id
-          and (b.hold_expires_at is null or b.hold_expires_at > now())
-    )"""
 
 
 def _bound(moment: Interval, args: Arguments, *, low: bool, zone: str = "c.zone") -> str:

@@ -66,12 +66,18 @@ def identified(criterion: Criterion, binding: Binding, row: Row, args: Arguments
 
 
 def references(criterion: Criterion, param: ReferenceParam, entry: str, row: Row, args: Arguments) -> str:
-    """An entry has one of the references, each by type and id or as a URL."""
-    parts = []
+    """An entry has one of the references, each by type and id or as a URL.
+
+    Those of one type are compared with one list, so that the text does not grow with their number.
+    """
+    wanted: dict[tuple[str, ...], list[str]] = {}
     for value in criterion.values:
         if not isinstance(value, ReferenceValue) or (value.type and param.targets and value.type not in param.targets):
             continue
         types = [value.type] if value.type else ([] if value.url else list(param.targets))
-        match = f"t.value = {args.add(value.url or value.id)}"
-        parts.append(f"({match} and {args.one_of('t.system', types, 'text')})" if types else match)
+        wanted.setdefault(tuple(types), []).append(value.url or value.id)
+    parts = []
+    for types_of, names in wanted.items():
+        match = args.one_of("t.value", names, "text")
+        parts.append(f"({match} and {args.one_of('t.system', types_of, 'text')})" if types_of else match)
     return listed(entry, row, args, f" and {any_of(parts)}") if parts else EMPTY
