@@ -520,3 +520,29 @@ def test_the_urls_of_the_extensions_are_a_setting() -> None:
     assert urls["smarthealthit"] == [SMART + "booking-phone", SMART + "slot-capacity"]
     assert urls["hl7"] == [HL7 + "booking-phone"]
     assert urls["both"] == [SMART + "booking-phone", HL7 + "booking-phone", SMART + "slot-capacity"]
+
+
+def test_what_patients_may_not_book_yet_or_any_more_is_not_free(plain: Clinic) -> None:
+    of, other = plain.schedule(), plain.schedule()
+    near, right, far = (plain.slot(of, soon(days)) for days in (1, 5, 30))
+    elsewhere = plain.slot(other, soon(1))
+    before = WEB.get(f"{plain.base}/$bulk-publish/Slot.ndjson").headers["etag"]
+    values = [("book-notice", 3 * 1440, None), ("book-horizon", 10, None), ("book-notice", None, row_id(other))]
+    for rule, value, schedule in values:
+        insert = (
+            "insert into booking_rules (tenant_id, caller, schedule_id, rule, value) values (%s, 'portal', %s, %s, %s)"
+        )
+        plain.sql(insert, plain.tenant, schedule, rule, value)
+    try:
+        shown = {each["id"]: each for each in published(plain, "Slot")}
+        assert [shown[each["id"]]["status"] for each in (near, right, far, elsewhere)] == [
+            "busy",
+            "free",
+            "busy",
+            "free",
+        ]
+        (places,) = [each["valueInteger"] for each in shown[near["id"]]["extension"]]
+        assert places == 0
+        assert WEB.get(f"{plain.base}/$bulk-publish/Slot.ndjson").headers["etag"] != before
+    finally:
+        plain.sql("delete from booking_rules where tenant_id = %s", plain.tenant)

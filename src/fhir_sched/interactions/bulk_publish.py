@@ -2,7 +2,8 @@
 
 SMART Scheduling Links. A file is read in batches by keyset, each a short transaction of its own, so that a million
 slots hold neither memory, nor a connection, nor an old snapshot while a client takes its time. What changes meanwhile
-may be in a file or not; its mark is another one then, so the next request gets it. Knows nothing of HTTP.
+may be in a file or not; its mark is another one then, so the next request gets it. A slot that the clinic's rules keep
+patients from booking now, too soon or too far ahead, is shown as busy. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fhir_sched.document import dumps
 from fhir_sched.publishing import lines
 from fhir_sched.publishing.publication import Publication
 from fhir_sched.resources import SCHEDULE
+from fhir_sched.search.bookable import ruled
 
 Read = Callable[[Fragment], Awaitable[Rows]]
 """Runs one statement of the tenant, as a transaction by itself."""
@@ -35,13 +37,19 @@ _SHOWN: Final = """s.tenant_id = $1::uuid
   and s.start_at < $2::timestamptz
   and s.end_at < '9999-12-31'
 """
+_CLOSED: Final = "(s.start_at < r.earliest or s.start_at > r.latest)"
+_RULED: Final = "with " + ruled("'portal'").rstrip(", \n") + "\n"
+_THEIR_RULES: Final = (
+    "left join ruled own on own.schedule_id = s.schedule_id\n"
+    "join ruled r on r.schedule_id is not distinct from own.schedule_id\n"
+)
 # How many may still book a slot. Only a shared one is looked at closer: it is free until it is full.
 _OCCUPYING: Final = (
     "a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')"
     " and (a.hold_expires_at is null or a.hold_expires_at > clock_timestamp())"
 )
 _PLACES: Final = f"""case
-    when s.fhir_status <> 'free' then 0
+    when s.fhir_status <> 'free' or {_CLOSED} then 0
     when s.capacity = 1 then 1
     else greatest(s.capacity - (
         select count(*) from appointments a
@@ -51,19 +59,27 @@ _PLACES: Final = f"""case
         where x.tenant_id = s.tenant_id and x.slot_id = s.id and {_OCCUPYING}
     ), 0)
 end"""
+
+
+def _shown(column: str) -> str:
+    if column != "fhir_status":
+        return f"s.{column}"
+    return f"case when s.fhir_status = 'free' and {_CLOSED} then 'busy' else s.fhir_status end"
+
+
 _SLOTS: Final = (
     # The rows are counted out before anything is joined: so no plan reads all slots for one batch.
-    f"select {', '.join(f's.{column}' for column in lines.SLOT_COLUMNS)},\n"
+    f"{_RULED}select {', '.join(map(_shown, lines.SLOT_COLUMNS))},\n"
     f"{_PLACES}, c.is_active\n"
     f"from (\nselect *\nfrom slots s\nwhere {_SHOWN}"
     f"  and (s.start_at, s.id) > ($3::timestamptz, $4::uuid)\norder by s.start_at, s.id\nlimit {BATCH}\n) s\n"
-    "join schedules c on c.tenant_id = s.tenant_id and c.id = s.schedule_id\norder by s.start_at, s.id"
+    f"join schedules c on c.tenant_id = s.tenant_id and c.id = s.schedule_id\n{_THEIR_RULES}order by s.start_at, s.id"
 )
 _SLOTS_MARK: Final = (
-    f"select count(*), bit_xor(uuid_hash_extended(s.id, s.version * 16384::bigint + {_PLACES})), now(),\n"
+    f"{_RULED}select count(*), bit_xor(uuid_hash_extended(s.id, s.version * 16384::bigint + {_PLACES})), now(),\n"
     "    greatest(max(s.updated_at), (\n"
     "    select max(h.updated_at) from history h where h.tenant_id = $1::uuid and h.table_name = 'slots'\n"
-    "))\nfrom slots s\njoin schedules c on c.tenant_id = s.tenant_id and c.id = s.schedule_id\n"
+    f"))\nfrom slots s\njoin schedules c on c.tenant_id = s.tenant_id and c.id = s.schedule_id\n{_THEIR_RULES}"
     f"where {_SHOWN}  and s.start_at >= now()\n  and c.is_active"
 )
 _SCHEDULES_PAGE: Final = (
