@@ -13,8 +13,9 @@ begin
 end
 $$;
 
--- Replaces that of 020. A slot of another schedule than the first one's, a room's, goes together with the others when
--- it lies around their whole time; the appointment's time is that of the slots of the first one's schedule.
+-- Everything that a booking, a move or a cancellation breaks, as "rule limit" each; '{}' when nothing is broken.
+-- This replaces that of 020. A slot of another schedule than the first one's, a room's, goes together with the others
+-- when it lies around their whole time; the appointment's time is that of the slots of the first one's schedule.
 create or replace function fhir_sched_broken_rules(
     rules jsonb, had appointments, has appointments, occupied boolean, occupies boolean
 ) returns text[]

@@ -73,7 +73,7 @@ def _meaning(resource: Resource, param: Param) -> str:
 
 def _result(resource: Resource) -> list[Parameter]:
     keys = sorted(param.name for param in resource.params if param.sortable)
-    counts = {"type": "integer", "minimum": 0, "maximum": 999_999_999, "examples": [10]}
+    counts = {"type": "integer", "minimum": 0, "examples": [10]}
     return [
         _query(
             "_sort", {"type": "string", "examples": [keys[-1]]}, f"Of {', '.join(keys)}; a minus sign turns it round"
@@ -90,8 +90,9 @@ def _result(resource: Resource) -> list[Parameter]:
 def history() -> list[Parameter]:
     """The parameters of a history."""
     return [
-        _query("_count", {"type": "integer", "minimum": 0, "maximum": 999_999_999}, "Versions on a page"),
-        _query("_since", _moment(), "Only versions made at or after this instant"),
+        _query("_count", {"type": "integer", "minimum": 0}, "Versions on a page"),
+        # one without a value is not used, as everywhere
+        _query("_since", {"anyOf": [_moment(), {"const": ""}]}, "Only versions made at or after this instant"),
     ]
 
 
