@@ -15,16 +15,8 @@ import orjson
 
 from fhir_sched import codec
 from fhir_sched.actors import role_uuid
-from fhir_sched.definition import (
-    Param,
-    ReferenceColumn,
-    ReferenceParam,
-    References,
-    Resource,
-    Source,
-    TokenParam,
-    UriParam,
-)
+from fhir_sched.binding import ReferenceColumn, References
+from fhir_sched.definition import Param, ReferenceParam, Resource, Source, TokenParam, UriParam
 from fhir_sched.document import dumps
 from fhir_sched.element import Columns, Element, Reading
 from fhir_sched.extensions import Extensions

@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any, Final
 
 from fhir_sched import __version__
+from fhir_sched.availability import RULE_PARTS, Availability
 from fhir_sched.definition import Param, Resource, TokenParam, UriParam
-from fhir_sched.extensions import KEPT_PARTS, RULE_PARTS, Availability, Extensions, Part
+from fhir_sched.extensions import KEPT_PARTS, Extensions, Part
 from fhir_sched.operation import CANONICAL_BASE, Operation, Parameter
 from fhir_sched.resources import RESOURCES
 from fhir_sched.resources.operations import OPERATIONS

@@ -19,19 +19,11 @@ import pytest
 
 from clinic import PATIENT, Resource, appointment, name
 from db import APP_PASSWORD, Cluster, Database
+from fhir_sched.binding import IdColumn, References, SideTable
 from fhir_sched.codec import interval
 from fhir_sched.db import migrations
 from fhir_sched.db.fragment import Fragment
-from fhir_sched.definition import (
-    DateParam,
-    IdColumn,
-    Param,
-    ReferenceParam,
-    References,
-    SideTable,
-    TokenParam,
-    UriParam,
-)
+from fhir_sched.definition import DateParam, Param, ReferenceParam, TokenParam, UriParam
 from fhir_sched.definition import Resource as Declared
 from fhir_sched.http.app import App, create_app
 from fhir_sched.resources import RESOURCES, SERVED

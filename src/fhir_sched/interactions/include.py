@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from fhir_sched import bundle
-from fhir_sched.definition import References, Resource, Source
+from fhir_sched.binding import References
+from fhir_sched.definition import Resource, Source
 from fhir_sched.interactions.context import Context
 from fhir_sched.reference import of_element
 from fhir_sched.resources import RESOURCES

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from fhir_sched.actors import Participants
-from fhir_sched.concept import APPOINTMENT_TYPE_SYSTEM, APPOINTMENT_TYPES, Concept, Words
-from fhir_sched.definition import (
+from fhir_sched.binding import (
     CodeColumn,
     ConceptColumn,
-    DateParam,
     Everyone,
     InstantColumn,
     Never,
     ReferenceColumn,
-    ReferenceParam,
     References,
-    Resource,
     SideTable,
-    Source,
-    TokenParam,
 )
+from fhir_sched.concept import APPOINTMENT_TYPE_SYSTEM, APPOINTMENT_TYPES, Concept, Words
+from fhir_sched.definition import DateParam, ReferenceParam, Resource, Source, TokenParam
 from fhir_sched.element import Code, DateTime, Instant, Priority, Text
 from fhir_sched.extensions import Extensions, Flag, JsonText, Moment, Part
 from fhir_sched.hosted import HostedList

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from fhir_sched.audit import OUTCOMES, Agents, Entities, Interaction, Kind, Origin, Outcome, Word
-from fhir_sched.definition import (
-    CodeColumn,
-    DateParam,
-    IdColumn,
-    InstantColumn,
-    ReferenceParam,
-    ReferenceText,
-    Resource,
-    Source,
-    TokenParam,
-)
+from fhir_sched.binding import CodeColumn, IdColumn, InstantColumn, ReferenceText
+from fhir_sched.definition import DateParam, ReferenceParam, Resource, Source, TokenParam
 from fhir_sched.element import Instant
 
 _EVENTS = Source(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fhir_sched.definition import DateParam, IdColumn, InstantColumn, Param, SideTable, TokenParam, UriParam
+from fhir_sched.binding import IdColumn, InstantColumn, SideTable
+from fhir_sched.definition import DateParam, Param, TokenParam, UriParam
 
 
 def common_params(sources: int) -> tuple[Param, ...]:

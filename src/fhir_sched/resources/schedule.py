@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from fhir_sched.actors import Actors
+from fhir_sched.availability import Availability
+from fhir_sched.binding import BooleanColumn, PeriodColumns, ReferenceColumn, References, SideTable
 from fhir_sched.concept import ServiceTypes
-from fhir_sched.definition import (
-    BooleanColumn,
-    DateParam,
-    PeriodColumns,
-    ReferenceColumn,
-    ReferenceParam,
-    References,
-    Resource,
-    SideTable,
-    Source,
-    TokenParam,
-)
+from fhir_sched.definition import DateParam, ReferenceParam, Resource, Source, TokenParam
 from fhir_sched.element import Boolean, Horizon
-from fhir_sched.extensions import Availability, Extensions, Zone
+from fhir_sched.extensions import Extensions, Zone
 from fhir_sched.resources.common import common_params
 
 _SCHEDULES = Source(

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
+from fhir_sched.binding import CodeColumn, ConceptColumn, Fixed, InstantColumn, ReferenceColumn, References, SideTable
 from fhir_sched.concept import APPOINTMENT_TYPE_SYSTEM, APPOINTMENT_TYPES, Concept
-from fhir_sched.definition import (
-    CodeColumn,
-    ConceptColumn,
-    DateParam,
-    Fixed,
-    InstantColumn,
-    ReferenceColumn,
-    ReferenceParam,
-    References,
-    Resource,
-    SideTable,
-    Source,
-    TokenParam,
-)
+from fhir_sched.definition import DateParam, ReferenceParam, Resource, Source, TokenParam
 from fhir_sched.element import Code, Constant, Instant, Text
 from fhir_sched.extensions import Count, Extensions, Mentions, Part
 from fhir_sched.hosted import Hosted

@@ -6,18 +6,8 @@ side table. State, topic and end have columns, since delivery works by them.
 
 from __future__ import annotations
 
-from fhir_sched.definition import (
-    CodeColumn,
-    ReferenceColumn,
-    ReferenceParam,
-    References,
-    Resource,
-    SideTable,
-    Source,
-    StringParam,
-    TokenParam,
-    UriParam,
-)
+from fhir_sched.binding import CodeColumn, ReferenceColumn, References, SideTable
+from fhir_sched.definition import ReferenceParam, Resource, Source, StringParam, TokenParam, UriParam
 from fhir_sched.element import Code, Instant, Text
 from fhir_sched.resources.common import common_params
 from fhir_sched.resources.topics import TOPICS

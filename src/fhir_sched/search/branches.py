@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from fhir_sched.definition import References, Resource, Source
+from fhir_sched.binding import References
+from fhir_sched.definition import Resource, Source
 from fhir_sched.search.clause import clause, impossible
 from fhir_sched.search.predicate import ALL, EMPTY, Arguments, Either, Row, all_of
 from fhir_sched.search.query import AnyOf, Chain, Condition, Criterion, Has, ReferenceValue

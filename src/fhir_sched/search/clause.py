@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fhir_sched import codec
-from fhir_sched.definition import (
+from fhir_sched.binding import (
     Binding,
     BooleanColumn,
     CodeColumn,
@@ -19,13 +19,11 @@ from fhir_sched.definition import (
     InstantColumn,
     Never,
     PeriodColumns,
-    ReferenceParam,
     References,
     ReferenceText,
     SideTable,
-    StringParam,
-    TokenParam,
 )
+from fhir_sched.definition import ReferenceParam, StringParam, TokenParam
 from fhir_sched.reference import is_uuid
 from fhir_sched.rendering import BUSINESS_IDENTIFIER
 from fhir_sched.search import side, when

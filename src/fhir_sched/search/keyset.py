@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fhir_sched.definition import BooleanColumn, CodeColumn, Fixed, IdColumn, InstantColumn, References, Source
+from fhir_sched.binding import BooleanColumn, CodeColumn, Fixed, IdColumn, InstantColumn, References
+from fhir_sched.definition import Source
 from fhir_sched.search.branches import Branch
 from fhir_sched.search.predicate import Arguments, all_of
 from fhir_sched.search.query import Query, Sort

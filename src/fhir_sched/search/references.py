@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fhir_sched.definition import ReferenceColumn, ReferenceParam, References, ReferenceText
+from fhir_sched.binding import ReferenceColumn, References, ReferenceText
+from fhir_sched.definition import ReferenceParam
 from fhir_sched.mapping import column_uuid
 from fhir_sched.reference import Target, is_uuid
 from fhir_sched.search import side

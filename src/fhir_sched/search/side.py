@@ -6,7 +6,8 @@ An entry is a parameter with a system and a value (docs/adr/0010);
 
 from __future__ import annotations
 
-from fhir_sched.definition import Binding, ReferenceParam, References
+from fhir_sched.binding import Binding, References
+from fhir_sched.definition import ReferenceParam
 from fhir_sched.search.predicate import EMPTY, Arguments, Row, any_of
 from fhir_sched.search.query import Criterion, ReferenceValue, TokenValue
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from fhir_sched.definition import InstantColumn, PeriodColumns
+from fhir_sched.binding import InstantColumn, PeriodColumns
 from fhir_sched.search.query import DateValue
 
 Add = Callable[[str], str]

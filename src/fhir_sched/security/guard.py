@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from fhir_sched.definition import Everyone, ReferenceParam, Resource
+from fhir_sched.binding import Everyone
+from fhir_sched.definition import ReferenceParam, Resource
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search.parse import Parser
 from fhir_sched.search.query import AnyOf, Chain, Condition, Criterion, Has, Include, Query, ReferenceValue, Value
