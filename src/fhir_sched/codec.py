@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -92,8 +93,8 @@ def is_code(value: str) -> bool:
     return _CODE.fullmatch(value) is not None
 
 
-def text_array(values: list[str]) -> bytes:
-    """A text[] literal.
+def text_array(values: Iterable[str]) -> bytes:
+    """An array literal of any texts.
 
     >>> text_array(["a", 'b "c"'])
     b'{"a","b \\\\"c\\\\""}'

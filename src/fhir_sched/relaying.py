@@ -27,7 +27,7 @@ from fhir_sched.events.tally import Tally
 from fhir_sched.settings import PREFIX, Settings
 from fhir_sched.subscriptions import setup as subscriptions
 from fhir_sched.subscriptions.metrics import SubscriptionMetrics
-from fhir_sched.subscriptions.tally import Tally as Heard
+from fhir_sched.subscriptions.tally import Heard
 
 _SAMPLE_S = 1.0
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import httpx
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authority import Authority
-from clinic import EXTENSION, Clinic, Resource, as_resource, name, row_id
+from clinic import EXTENSION, Resource, as_resource, name, row_id
 from db import Database
+from practice import ANN, Practice
 from proposals import held, proposal, reference
 from server import Server
 
-ANN = "Patient/00000000-0000-4000-8000-0000000000a1"
 PLACES = (-90, -30, 20, 50, 80, 7200, 60000)
 """When slots of half an hour begin, in minutes from now: before now, soon, days and weeks ahead."""
 
@@ -42,28 +40,11 @@ events = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def server(database: Database, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that asks for tokens; their audience is `fhir`."""
-    given = {"issuer": authority.issuer, "jwks_url": authority.write(tmp_path_factory.mktemp("keys"))}
-    with Server(database.app_url, auth="smart", audience="fhir", **given) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    """Whose tokens count."""
-    return Authority()
-
-
-class Practice(Clinic):
-    """The first of two doctors has two schedules, one is of both, a room has one. `http` is staff, `ann` a patient."""
+class Doctors(Practice):
+    """The first of two doctors has two schedules, one is of both, a room has one."""
 
     def __init__(self, server: Server, database: Database, authority: Authority) -> None:
-        super().__init__(server, database)
-        self.http.close()
-        self.http = self._client(authority, "user/*.cruds", fhirUser="Practitioner/7")
-        self.ann = self._client(authority, "patient/*.cruds", patient=ANN)
+        super().__init__(server, database, authority)
         self.doctors = [f"Practitioner/{uuid4()}", "Practitioner/second"]
         self.room = f"Location/{uuid4()}"
         one, two = self.doctors
@@ -74,23 +55,11 @@ class Practice(Clinic):
         closed = self._of([one], active=False)
         self._slot(closed, self.starts[2])
 
-    def close(self) -> None:
-        super().close()
-        self.ann.close()
-
-    def _client(self, authority: Authority, scope: str, **claims: Any) -> httpx.Client:
-        token = authority.token(self.tenant, "fhir", scope=scope, **claims)
-        return self.server.fhir(self.tenant, headers={"Authorization": f"Bearer {token}"})
-
     def _of(self, actors: list[str], **elements: Any) -> Resource:
         return self.schedule(actor=[{"reference": each} for each in actors], **elements)
 
     def _slot(self, of: Resource, start: datetime) -> Resource:
         return self.slot(of, start.isoformat().replace("+00:00", "Z"), 30)
-
-    def rule(self, caller: str, of: int | None, rule: str, value: int | None) -> None:
-        schedule = None if of is None else row_id(self.schedules[of])
-        self.sql("insert into booking_rules values (%s, %s, %s, %s, %s)", self.tenant, caller, schedule, rule, value)
 
     def happen(self, what: str, of: int, place: int) -> None:
         """Something that may be in the way of a slot; what can't be done is left."""
@@ -153,14 +122,14 @@ class Practice(Clinic):
 @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(rules=rules, events=events, patient=st.booleans())
 def test_every_proposal_can_be_booked_and_nothing_else_can(
-    server: Server, database: Database, authority: Authority, rules: Any, events: Any, patient: bool
+    guarded: Server, database: Database, authority: Authority, rules: Any, events: Any, patient: bool
 ) -> None:
-    practice = Practice(server, database, authority)
+    practice = Doctors(guarded, database, authority)
     try:
         for what in events:
             practice.happen(*what)
         for caller, of, (rule, value) in rules:
-            practice.rule(caller, of, rule, value)
+            practice.rule(rule, value, caller, None if of is None else practice.schedules[of])
         client = practice.ann if patient else practice.http
         for named in ([], practice.doctors[:1], practice.doctors, [practice.doctors[0], practice.room]):
             proposed = practice.proposed(client, *named)
@@ -177,9 +146,9 @@ def test_every_proposal_can_be_booked_and_nothing_else_can(
 
 
 def test_a_page_of_times_at_which_another_is_elsewhere_says_that_there_are_more(
-    server: Server, database: Database, authority: Authority
+    guarded: Server, database: Database, authority: Authority
 ) -> None:
-    practice = Practice(server, database, authority)
+    practice = Doctors(guarded, database, authority)
     second = practice.doctors[1]
     times = [(each, each + timedelta(minutes=10)) for each in practice.starts]
     for start, end in times:
@@ -193,9 +162,9 @@ def test_a_page_of_times_at_which_another_is_elsewhere_says_that_there_are_more(
 
 
 def test_a_hold_that_is_over_is_not_proposed_under_an_exception(
-    server: Server, database: Database, authority: Authority
+    guarded: Server, database: Database, authority: Authority
 ) -> None:
-    practice = Practice(server, database, authority)
+    practice = Doctors(guarded, database, authority)
     slot = practice.slots[0][4]
     kept = held(practice, slot)
     practice.happen("except", 0, 4)

@@ -12,49 +12,27 @@ import pytest
 from click.testing import CliRunner
 
 from authority import Authority
-from clinic import EXTENSION, Clinic, Resource, appointment, as_resource, later, name, refusal, row_id
+from clinic import EXTENSION, Resource, appointment, as_resource, later, name, refusal, row_id
 from db import Database
 from fhir_sched.cli import main
 from fhir_sched.scheduling.booking_rules import ANYONE, CALLERS, RULES
+from practice import ANN, Practice
 from proposals import only, proposal, reference
 from server import Server
 
-ANN = "Patient/00000000-0000-4000-8000-0000000000a1"
 PATCH = {"Content-Type": "application/json-patch+json"}
 
 
-@pytest.fixture(scope="module")
-def server(database: Database, authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that asks for tokens; their audience is `fhir`."""
-    settings = {"issuer": authority.issuer, "jwks_url": authority.write(tmp_path_factory.mktemp("keys"))}
-    with Server(database.app_url, auth="smart", audience="fhir", **settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def authority() -> Authority:
-    """Whose tokens count."""
-    return Authority()
-
-
-class Practice(Clinic):
-    """A tenant where `http` is staff, `ann` a patient and `system` another program with a token."""
+class Rulebook(Practice):
+    """Also with `system`, another program with a token."""
 
     def __init__(self, server: Server, database: Database, authority: Authority) -> None:
-        super().__init__(server, database)
-        self.http.close()
-        self.http = self._client(authority, "user/*.cruds", fhirUser="Practitioner/7")
-        self.ann = self._client(authority, "patient/*.cruds", patient=ANN)
-        self.system = self._client(authority, "system/*.cruds")
+        super().__init__(server, database, authority)
+        self.system = self.client(authority, "system/*.cruds")
 
-    def _client(self, authority: Authority, scope: str, **claims: Any) -> httpx.Client:
-        token = authority.token(self.tenant, "fhir", scope=scope, **claims)
-        return self.server.fhir(self.tenant, headers={"Authorization": f"Bearer {token}"})
-
-    def rule(self, rule: str, value: int | None, caller: str = "portal", of: Resource | None = None) -> None:
-        """Set a rule of the tenant or of one schedule."""
-        schedule = None if of is None else row_id(of)
-        self.sql("insert into booking_rules values (%s, %s, %s, %s, %s)", self.tenant, caller, schedule, rule, value)
+    def close(self) -> None:
+        super().close()
+        self.system.close()
 
     def anns(self, *slots: Resource, **elements: Any) -> httpx.Response:
         """The answer to Ann who books."""
@@ -62,12 +40,11 @@ class Practice(Clinic):
 
 
 @pytest.fixture
-def practice(server: Server, database: Database, authority: Authority) -> Iterator[Practice]:
+def practice(guarded: Server, database: Database, authority: Authority) -> Iterator[Rulebook]:
     """A tenant without any row."""
-    made = Practice(server, database, authority)
+    made = Rulebook(guarded, database, authority)
     yield made
-    for client in (made.http, made.ann, made.system):
-        client.close()
+    made.close()
 
 
 def _in(minutes: float) -> str:
@@ -88,7 +65,7 @@ def _reason(text: Any) -> list[Resource]:
 # what holds where nobody said anything
 
 
-def test_a_patient_books_what_lies_ahead_and_staff_whatever_was(practice: Practice) -> None:
+def test_a_patient_books_what_lies_ahead_and_staff_whatever_was(practice: Rulebook) -> None:
     of = practice.schedule()
     past, ahead = practice.slot(of, _in(-60)), practice.slot(of, _in(60))
     assert _broken(practice.anns(past)) == ["future-only"]
@@ -99,7 +76,7 @@ def test_a_patient_books_what_lies_ahead_and_staff_whatever_was(practice: Practi
     assert practice.system.post("Appointment", json=old).status_code == 201
 
 
-def test_a_patient_takes_slots_that_follow_each_other(practice: Practice) -> None:
+def test_a_patient_takes_slots_that_follow_each_other(practice: Rulebook) -> None:
     of, other = practice.schedule(), practice.schedule()
     nine, next_one, later_one = (practice.slot(of, f"2036-06-02T09:{minute}:00Z") for minute in ("00", "15", "45"))
     elsewhere = practice.slot(other, "2036-06-02T09:30:00Z")
@@ -122,7 +99,7 @@ def test_the_defaults_of_the_database_are_those_of_the_table(database: Database)
 # what a clinic sets
 
 
-def test_notice_and_horizon_of_a_booking(practice: Practice) -> None:
+def test_notice_and_horizon_of_a_booking(practice: Rulebook) -> None:
     practice.rule("book-notice", 120)
     practice.rule("book-horizon", 30)
     of = practice.schedule()
@@ -136,14 +113,14 @@ def test_notice_and_horizon_of_a_booking(practice: Practice) -> None:
     practice.booked(far)
 
 
-def test_all_broken_rules_are_told_at_once(practice: Practice) -> None:
+def test_all_broken_rules_are_told_at_once(practice: Rulebook) -> None:
     practice.rule("book-notice", 60)
     practice.rule("times-of-slots", 1)
     past = practice.slot(practice.schedule(), _in(-60))
     assert _broken(practice.anns(past, end=later(past["end"], 5))) == ["future-only", "book-notice", "times-of-slots"]
 
 
-def test_notice_of_a_cancellation_and_of_a_move(practice: Practice) -> None:
+def test_notice_of_a_cancellation_and_of_a_move(practice: Rulebook) -> None:
     practice.rule("cancel-notice", 1440)
     practice.rule("move-notice", 120)
     of = practice.schedule()
@@ -160,13 +137,13 @@ def test_notice_of_a_cancellation_and_of_a_move(practice: Practice) -> None:
     assert practice.ann.patch(name(made), json=patch, headers=PATCH).status_code == 200
 
 
-def test_what_is_only_pending_is_given_up_at_any_time(practice: Practice) -> None:
+def test_what_is_only_pending_is_given_up_at_any_time(practice: Rulebook) -> None:
     practice.rule("cancel-notice", 1440)
     made = as_resource(practice.anns(practice.slot(practice.schedule(), _in(60)), status="pending"))
     assert practice.ann.put(name(made), json={**made, "status": "cancelled"}).status_code == 200
 
 
-def test_a_rule_holds_for_its_caller_and_its_tenant_alone(practice: Practice, clinic_of_others: Practice) -> None:
+def test_a_rule_holds_for_its_caller_and_its_tenant_alone(practice: Rulebook, clinic_of_others: Practice) -> None:
     practice.rule("future-only", 1, "staff")
     practice.rule("future-only", 0)
     of = practice.schedule()
@@ -178,15 +155,14 @@ def test_a_rule_holds_for_its_caller_and_its_tenant_alone(practice: Practice, cl
 
 
 @pytest.fixture
-def clinic_of_others(server: Server, database: Database, authority: Authority) -> Iterator[Practice]:
+def clinic_of_others(guarded: Server, database: Database, authority: Authority) -> Iterator[Practice]:
     """Another tenant."""
-    made = Practice(server, database, authority)
+    made = Practice(guarded, database, authority)
     yield made
-    for client in (made.http, made.ann, made.system):
-        client.close()
+    made.close()
 
 
-def test_the_rule_of_a_schedule_goes_before_that_of_its_tenant(practice: Practice) -> None:
+def test_the_rule_of_a_schedule_goes_before_that_of_its_tenant(practice: Rulebook) -> None:
     strict, free, own = (practice.schedule() for _ in range(3))
     practice.rule("book-notice", 600)
     practice.rule("book-notice", None, of=free)
@@ -197,14 +173,14 @@ def test_the_rule_of_a_schedule_goes_before_that_of_its_tenant(practice: Practic
     assert _broken(practice.anns(practice.slot(own, _in(20)))) == ["book-notice"]
 
 
-def test_a_schedule_takes_its_rules_with_it(practice: Practice) -> None:
+def test_a_schedule_takes_its_rules_with_it(practice: Rulebook) -> None:
     of = practice.schedule()
     practice.rule("book-notice", 600, of=of)
     assert practice.http.delete(name(of)).status_code == 204
     assert practice.sql("select 1 from booking_rules where tenant_id = %s", practice.tenant) == []
 
 
-def test_a_transaction_is_held_to_the_rules_as_a_whole(practice: Practice) -> None:
+def test_a_transaction_is_held_to_the_rules_as_a_whole(practice: Rulebook) -> None:
     of = practice.schedule()
     ahead, past = practice.slot(of, _in(60)), practice.slot(of, _in(-60))
     entries = [
@@ -216,7 +192,7 @@ def test_a_transaction_is_held_to_the_rules_as_a_whole(practice: Practice) -> No
     assert practice.read(ahead)["status"] == "free"
 
 
-def test_holds_and_series_are_held_to_them_too(practice: Practice) -> None:
+def test_holds_and_series_are_held_to_them_too(practice: Rulebook) -> None:
     practice.rule("book-notice", 120)
     practice.rule("cancel-notice", 1440)
     of = practice.schedule()
@@ -231,7 +207,7 @@ def test_holds_and_series_are_held_to_them_too(practice: Practice) -> None:
     assert "book-notice" in issues[0]["diagnostics"]
 
 
-def test_other_programs_are_not_asked(practice: Practice) -> None:
+def test_other_programs_are_not_asked(practice: Rulebook) -> None:
     practice.rule("future-only", 1, "staff")
     practice.sql(
         "insert into appointments (tenant_id, patient_id, start_at, end_at, created_by) values (%s, %s, now() - "
@@ -244,7 +220,7 @@ def test_other_programs_are_not_asked(practice: Practice) -> None:
 # overriding
 
 
-def test_staff_sets_a_rule_aside_with_a_reason_that_is_kept(practice: Practice) -> None:
+def test_staff_sets_a_rule_aside_with_a_reason_that_is_kept(practice: Rulebook) -> None:
     practice.rule("future-only", 1, "staff")
     past = practice.slot(practice.schedule(), _in(-60))
     made = practice.booked(past, extension=_reason("the patient stood in front of us"))
@@ -264,7 +240,7 @@ def test_staff_sets_a_rule_aside_with_a_reason_that_is_kept(practice: Practice) 
     assert audited == [("somebody", 1)]
 
 
-def test_a_reason_is_good_for_the_change_that_brings_it(practice: Practice) -> None:
+def test_a_reason_is_good_for_the_change_that_brings_it(practice: Rulebook) -> None:
     practice.rule("cancel-notice", 1440, "staff")
     practice.rule("future-only", 1, "staff")
     made = practice.booked(practice.slot(practice.schedule(), _in(-60)), extension=_reason("walked in"))
@@ -272,7 +248,7 @@ def test_a_reason_is_good_for_the_change_that_brings_it(practice: Practice) -> N
     assert practice.put({**made, "status": "cancelled", "extension": _reason("ill")}).status_code == 200
 
 
-def test_a_patient_overrides_nothing(practice: Practice) -> None:
+def test_a_patient_overrides_nothing(practice: Rulebook) -> None:
     past, ahead = (practice.slot(practice.schedule(), _in(minutes)) for minutes in (-60, 60))
     for slot in (past, ahead):
         (issue,) = refusal(practice.anns(slot, extension=_reason("please")), 403)
@@ -282,7 +258,7 @@ def test_a_patient_overrides_nothing(practice: Practice) -> None:
     assert kept["extension"][0] == _reason("by phone")[0]
 
 
-def test_a_clinic_may_do_without_overrides(practice: Practice) -> None:
+def test_a_clinic_may_do_without_overrides(practice: Rulebook) -> None:
     practice.rule("override", 0, "staff")
     practice.rule("future-only", 1, "staff")
     refusal(practice.book(practice.slot(practice.schedule(), _in(-60)), extension=_reason("why not")), 403)
@@ -291,7 +267,7 @@ def test_a_clinic_may_do_without_overrides(practice: Practice) -> None:
 @pytest.mark.parametrize(
     "extension", [_reason(" \t")[0] | {"valueString": "x", "valueBoolean": True}, {"valueCode": "x"}]
 )
-def test_a_reason_says_something(practice: Practice, extension: Resource) -> None:
+def test_a_reason_says_something(practice: Rulebook, extension: Resource) -> None:
     given = {"url": EXTENSION + "override-reason", **extension}
     assert practice.book(extension=[given]).status_code in (400, 422)
 
@@ -304,7 +280,7 @@ def _run(database: Database, *arguments: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_the_command_shows_and_sets(practice: Practice, database: Database) -> None:
+def test_the_command_shows_and_sets(practice: Rulebook, database: Database) -> None:
     of = practice.schedule()
     tenant = ("--tenant", str(practice.tenant))
     assert _run(database, "set", "book-notice", "60", "--caller", "portal", *tenant) == (0, "1 changed\n")
@@ -342,7 +318,7 @@ def test_the_command_says_what_would_be_right(database: Database, arguments: tup
     assert (code, said in output) == (2, True), output
 
 
-def test_the_rules_of_a_tenant_are_its_own(practice: Practice, database: Database) -> None:
+def test_the_rules_of_a_tenant_are_its_own(practice: Rulebook, database: Database) -> None:
     practice.rule("book-notice", 5)
     with database.connect_app(uuid4()) as connection:
         assert connection.execute("select 1 from booking_rules").fetchall() == []

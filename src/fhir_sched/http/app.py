@@ -35,7 +35,7 @@ from fhir_sched.logs import Sink
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.settings import Settings
 from fhir_sched.subscriptions import setup as subscriptions
-from fhir_sched.subscriptions.tally import Tally as Heard
+from fhir_sched.subscriptions.tally import Heard
 
 Scope = MutableMapping[str, Any]
 

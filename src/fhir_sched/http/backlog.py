@@ -22,7 +22,7 @@ _FIGURES: Final = Fragment(
 )
 
 
-async def watch(lanes: Lanes, tally: Tally, heard: subscriptions.Tally) -> None:
+async def watch(lanes: Lanes, tally: Tally, heard: subscriptions.Heard) -> None:
     """Keep the figures current until it is cancelled; while the database is away they stay as they are."""
     while True:
         try:

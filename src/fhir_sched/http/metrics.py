@@ -29,7 +29,7 @@ from fhir_sched.http.replica_metrics import ReplicaMetrics
 from fhir_sched.journal import Journal
 from fhir_sched.security.jwks import IssuerKeys
 from fhir_sched.subscriptions.metrics import SubscriptionMetrics
-from fhir_sched.subscriptions.tally import Tally as Heard
+from fhir_sched.subscriptions.tally import Heard
 
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

@@ -136,7 +136,7 @@ class Routes:
             match=preconditions.versions(request.header(b"if-match"), "If-Match"),
             none_match=preconditions.versions(request.header(b"if-none-match"), "If-None-Match"),
             modified_since=request.header(b"if-modified-since"),
-            none_exist=_utf8(headers[b"if-none-exist"]).strip() or "?" if b"if-none-exist" in headers else "",
+            none_exist=_utf8(headers[b"if-none-exist"]).strip() if b"if-none-exist" in headers else None,
             json_patch=patching.json_patch(request),
             bodyless=not request.body,
         )

@@ -43,7 +43,7 @@ def tell(context: Context, call: Call, status: int, answer: Answer | None = None
         headers=_headers(answer),
         body=b"" if answer is None else answer.body,
         sent=dumps(call.body()) if answer is None else b"",
-        criteria=call.none_exist.encode(),
+        criteria=(call.none_exist or "").encode(),
     )
 
 

@@ -21,7 +21,7 @@ from fhir_sched.document import dumps
 from fhir_sched.publishing import lines
 from fhir_sched.publishing.publication import Publication
 from fhir_sched.resources import SCHEDULE
-from fhir_sched.search.bookable import ruled
+from fhir_sched.search.bookable import occupying, ruled
 
 Read = Callable[[Fragment], Awaitable[Rows]]
 """Runs one statement of the tenant, as a transaction by itself."""
@@ -38,16 +38,13 @@ _SHOWN: Final = """s.tenant_id = $1::uuid
   and s.end_at < '9999-12-31'
 """
 _CLOSED: Final = "(s.start_at < r.earliest or s.start_at > r.latest)"
-_RULED: Final = "with " + ruled("'portal'").rstrip(", \n") + "\n"
+_RULED: Final = "with " + ruled("'portal'") + "\n"
 _THEIR_RULES: Final = (
     "left join ruled own on own.schedule_id = s.schedule_id\n"
     "join ruled r on r.schedule_id is not distinct from own.schedule_id\n"
 )
 # How many may still book a slot. Only a shared one is looked at closer: it is free until it is full.
-_OCCUPYING: Final = (
-    "a.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')"
-    " and (a.hold_expires_at is null or a.hold_expires_at > clock_timestamp())"
-)
+_OCCUPYING: Final = occupying("a", "clock_timestamp()")
 _PLACES: Final = f"""case
     when s.fhir_status <> 'free' or {_CLOSED} then 0
     when s.capacity = 1 then 1

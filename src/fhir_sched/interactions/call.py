@@ -17,8 +17,9 @@ class Call:
     """Method, path below the base, parameters, body and preconditions.
 
     `body` parses when it is asked for and raises 400 or 415. `unchanged_since` are If-None-Match versions (empty: any)
-    and If-Modified-Since (an HTTP date); `none_exist` is the query of If-None-Exist; `row_id` is an id chosen in
-    advance for a create. `json_patch` parses the operations of a JSON Patch, and is None where the body is none.
+    and If-Modified-Since (an HTTP date); `none_exist` is the query of If-None-Exist, None where there is none; `row_id`
+    is an id chosen in advance for a create. `json_patch` parses the operations of a JSON Patch, and is None where the
+    body is none.
     `strict`: unknown search parameters are refused. `bodyless`: nothing was sent that `body` could parse.
     """
 
@@ -30,7 +31,7 @@ class Call:
     match: Condition | None = None
     none_match: Condition | None = None
     modified_since: str = ""
-    none_exist: str = ""
+    none_exist: str | None = None
     row_id: str | None = None
     json_patch: Callable[[], Any] | None = None
     bodyless: bool = False

@@ -197,7 +197,7 @@ async def _search(context: Context, call: Call, resource: Resource) -> Answer:
 
 async def _create(context: Context, call: Call, resource: Resource) -> Answer:
     document = call.body()
-    if not call.none_exist:
+    if call.none_exist is None:
         return await create(context, resource, document, call.row_id)
 
     async def step(inside: Context, found: str | None) -> Answer:

@@ -97,7 +97,7 @@ def call(context: Context, entry: dict[str, Any], manner: Manner) -> Call:
         strict=manner.strict,
         match=manner.versions(request.get("ifMatch", ""), "ifMatch"),
         none_match=manner.versions(request.get("ifNoneMatch", ""), "ifNoneMatch"),
-        none_exist=request.get("ifNoneExist", ""),
+        none_exist=request.get("ifNoneExist"),
         bodyless=not isinstance(resource, dict),
     )
 

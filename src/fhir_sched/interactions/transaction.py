@@ -132,7 +132,7 @@ async def _prepared(context: Context, listed: list[dict[str, Any]], calls: list[
 async def _created(context: Context, call: Call, index: int) -> tuple[Call, str]:
     """A create with its id, or the read of the one that If-None-Exist found."""
     resource = RESOURCES[call.path[0]]
-    if call.none_exist:
+    if call.none_exist is not None:
         try:
             found = await only_match(context, resource, criteria(call.none_exist))
         except FhirError as error:
@@ -141,7 +141,7 @@ async def _created(context: Context, call: Call, index: int) -> tuple[Call, str]
             return replace(call, method="GET", path=[resource.type, found], pairs=[]), f"{resource.type}/{found}"
     row_id = str(uuid.uuid4())
     prefix = resource.source_of(call.body()).prefix
-    return replace(call, row_id=row_id, none_exist=""), f"{resource.type}/{prefix}-{row_id}"
+    return replace(call, row_id=row_id, none_exist=None), f"{resource.type}/{prefix}-{row_id}"
 
 
 async def _check_versions(context: Context, calls: list[Call]) -> None:

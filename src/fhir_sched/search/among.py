@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fhir_sched.codec import text_array
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import Resource, Source
 from fhir_sched.search import branches
@@ -88,8 +89,8 @@ def _joined(
     head: str, shared: Sequence[bytes | None], text: str, listed: Sequence[tuple[int, list[bytes | None]]]
 ) -> Fragment:
     count, own = len(shared), len(listed[0][1])
-    columns = [_array(str(place) for place, _ in listed)]
-    columns += [_quoted((values[index] or b"").decode() for _, values in listed) for index in range(own)]
+    columns = [_array(str(place) for place, _ in listed).encode()]
+    columns += [text_array((values[index] or b"").decode() for _, values in listed) for index in range(own)]
     arrays = [f"${count + 1}::integer[]", *(f"${count + 2 + index}::text[]" for index in range(own))]
     names = ["place", *(f"v{count + 1 + index}" for index in range(own))]
     mine = _PLACEHOLDER.sub(lambda found: f"w.v{found[1]}" if int(found[1]) > count else found[0], text)
@@ -97,7 +98,7 @@ def _joined(
         f"{head}\nselect w.place, r.id\nfrom unnest({', '.join(arrays)}) w ({', '.join(names)})\n"
         f"cross join lateral (\n{mine}\n) r"
     )
-    return Fragment(whole.lstrip(), (*shared, *(column.encode() for column in columns)))
+    return Fragment(whole.lstrip(), (*shared, *columns))
 
 
 def shown(source: Source, versions: Sequence[Version], tenant: str) -> Fragment:
@@ -128,8 +129,3 @@ def rows(source: Source, versions: Sequence[Version], args: Arguments) -> str:
 def _array(values: Iterable[str]) -> str:
     """An array literal of UUIDs or numbers, which need no quotes."""
     return "{" + ",".join(values) + "}"
-
-
-def _quoted(values: Iterable[str]) -> str:
-    """An array literal of any texts."""
-    return "{" + ",".join('"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in values) + "}"

@@ -14,8 +14,14 @@ _AT_ONCE = 2
 """Of a practitioner's appointments that begin before a slot ends, so many of the last are looked at. They don't overlap
 but for those of one shared slot, which mostly are at one time."""
 
-_LASTING = """o.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')
-                    and (o.hold_expires_at is null or o.hold_expires_at > now())"""
+
+def occupying(of: str, now: str = "now()") -> str:
+    """That the appointment which `of` names takes its time: its status does, and no hold of it is over."""
+    return (
+        f"{of}.status in ('pending', 'booked', 'arrived', 'fulfilled', 'noshow')"
+        f" and ({of}.hold_expires_at is null or {of}.hold_expires_at > {now})"
+    )
+
 
 ENDED = f"""h.tenant_id = $1::uuid and h.hold_expires_at <= now() and h.status = 'pending'
               and s.fhir_status = 'busy-tentative'
@@ -26,11 +32,11 @@ ENDED = f"""h.tenant_id = $1::uuid and h.hold_expires_at <= now() and h.status =
               )
               and s.capacity > (
                   select count(*) from appointments o
-                  where o.tenant_id = $1::uuid and o.slot_id = s.id and {_LASTING}
+                  where o.tenant_id = $1::uuid and o.slot_id = s.id and {occupying("o")}
               ) + (
                   select count(*) from extra_slots x
                   join appointments o on o.tenant_id = $1::uuid and o.id = x.appointment_id
-                  where x.tenant_id = $1::uuid and x.slot_id = s.id and {_LASTING}
+                  where x.tenant_id = $1::uuid and x.slot_id = s.id and {occupying("o")}
               )"""
 """That a hold `h` of the slot is over, and that neither others nor an exception stand in the slot's way."""
 
@@ -77,7 +83,7 @@ def ruled(caller: str) -> str:
         select b.schedule_id from booking_rules b where b.tenant_id = $1::uuid and b.caller = {caller}
     ) k
     cross join lateral fhir_sched_rules($1::uuid, {caller}, k.schedule_id) as r (rules)
-), """
+)"""
 
 
 def _taken(provider: str, start: str, end: str, but: str) -> str:

@@ -63,7 +63,7 @@ def statement(wanted: Openings, tenant: str) -> Fragment:
     """
     args = Arguments(tenant)
     others = "".join(_kind(n, kind, args) for n, kind in enumerate(wanted.kinds) if n)
-    rules = ruled(args.add(wanted.caller)) if wanted.caller else ""
+    rules = f"{ruled(args.add(wanted.caller))}, " if wanted.caller else ""
     pool = _pool(wanted, args)
     fits = _fits(wanted, args)
     most = wanted.count + 1

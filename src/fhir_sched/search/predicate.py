@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fhir_sched.codec import text_array
 from fhir_sched.definition import Resource, Source
 from fhir_sched.search.when import Zone
 
@@ -48,8 +49,7 @@ class Arguments:
             return EMPTY
         if len(listed) == 1:
             return f"{expression} = {self.add(listed[0])}::{cast}"
-        quoted = ",".join('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in listed)
-        return f"{expression} = any({self.add('{' + quoted + '}')}::{cast}[])"
+        return f"{expression} = any({self.add(text_array(listed).decode())}::{cast}[])"
 
 
 @dataclass(frozen=True, slots=True)

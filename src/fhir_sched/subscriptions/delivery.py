@@ -28,7 +28,7 @@ from fhir_sched.subscriptions import claims, subscriber, told
 from fhir_sched.subscriptions.claims import Claimed, Outcome
 from fhir_sched.subscriptions.database import Ask, asking
 from fhir_sched.subscriptions.notification import Standing, notification
-from fhir_sched.subscriptions.tally import FIGURES, Tally
+from fhir_sched.subscriptions.tally import FIGURES, Heard
 from fhir_sched.xml import to_xml
 
 log = logging.getLogger("fhir_sched.subscriptions")
@@ -51,9 +51,9 @@ class Delivery:
     """
 
     def __init__(
-        self, conninfo: str, webhooks: Webhooks, *, tokens: bool, keep_days: int = 0, tally: Tally | None = None
+        self, conninfo: str, webhooks: Webhooks, *, tokens: bool, keep_days: int = 0, tally: Heard | None = None
     ) -> None:
-        self._tally = tally or Tally()
+        self._tally = tally or Heard()
         self._counted_at = -_FIGURES_S
         self._conninfo, self._webhooks, self._tokens, self._keep_days = conninfo, webhooks, tokens, keep_days
         self._cleaned_at = -_CLEAN_S

@@ -10,13 +10,13 @@ from collections import Counter as Counts
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from fhir_sched.subscriptions.tally import CHANNEL, Tally
+from fhir_sched.subscriptions.tally import CHANNEL, Heard
 
 
 class SubscriptionMetrics:
     """What a tally holds, taken over by `sample`."""
 
-    def __init__(self, tally: Tally, registry: CollectorRegistry) -> None:
+    def __init__(self, tally: Heard, registry: CollectorRegistry) -> None:
         self._tally = tally
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:

@@ -8,7 +8,7 @@ from fhir_sched.events.webhook import Webhooks
 from fhir_sched.settings import Auth, Settings
 from fhir_sched.subscriptions.delivery import Delivery
 from fhir_sched.subscriptions.fanout import Fanout
-from fhir_sched.subscriptions.tally import Tally
+from fhir_sched.subscriptions.tally import Heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Telling:
     delivery: Delivery
 
 
-def build(settings: Settings, *, tally: Tally | None = None) -> Telling | None:
+def build(settings: Settings, *, tally: Heard | None = None) -> Telling | None:
     """Both, not running yet; None without a database."""
     if settings.database_url is None:
         return None

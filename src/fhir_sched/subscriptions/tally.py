@@ -23,7 +23,7 @@ FIGURES: Final = Fragment(
 
 
 @dataclass
-class Tally:
+class Heard:
     """Counted since the start: notifications that were `taken` and that `failed`, by kind, and `events` in the taken.
 
     `standing` (by status), `waiting` events of active subscriptions and `oldest_s` since the oldest of them was
