@@ -4,14 +4,7 @@
 -- an application's own search.
 create index ix_provider_times_start on provider_times (tenant_id, provider_id, start_at);
 
-do $$
-begin
-    if not (select rolsuper from pg_roles where rolname = current_user) then
-        execute format('grant fhir_sched_trigger to %I', current_user);
-        grant create on schema public to fhir_sched_trigger;
-    end if;
-end
-$$;
+call fhir_sched_borrow_trigger_role();
 
 -- Everything that a booking, a move or a cancellation breaks, as "rule limit" each; '{}' when nothing is broken.
 -- This replaces that of 020. A slot of another schedule than the first one's, a room's, goes together with the others
@@ -86,11 +79,4 @@ begin
 end
 $$;
 
-do $$
-begin
-    if not (select rolsuper from pg_roles where rolname = current_user) then
-        revoke create on schema public from fhir_sched_trigger;
-        execute format('revoke fhir_sched_trigger from %I', current_user);
-    end if;
-end
-$$;
+call fhir_sched_return_trigger_role();

@@ -2,14 +2,7 @@
 --
 -- How many subscriptions have each status; how many events wait for those that are active, and since when the oldest.
 -- That is one look at the table of subscriptions, and one by key for each that has something waiting.
-do $$
-begin
-    if not (select rolsuper from pg_roles where rolname = current_user) then
-        execute format('grant fhir_sched_trigger to %I', current_user);
-        grant create on schema public to fhir_sched_trigger;
-    end if;
-end
-$$;
+call fhir_sched_borrow_trigger_role();
 
 create function fhir_sched_subscription_figures()
 returns table (status text, subscriptions bigint, waiting bigint, oldest timestamptz)
@@ -34,14 +27,7 @@ as $$
     group by s.status
 $$;
 
-do $$
-begin
-    revoke all on function fhir_sched_subscription_figures() from public;
-    grant execute on function fhir_sched_subscription_figures() to fhir_sched_app;
-    alter function fhir_sched_subscription_figures() owner to fhir_sched_trigger;
-    if not (select rolsuper from pg_roles where rolname = current_user) then
-        revoke create on schema public from fhir_sched_trigger;
-        execute format('revoke fhir_sched_trigger from %I', current_user);
-    end if;
-end
-$$;
+revoke all on function fhir_sched_subscription_figures() from public;
+grant execute on function fhir_sched_subscription_figures() to fhir_sched_app;
+alter function fhir_sched_subscription_figures() owner to fhir_sched_trigger;
+call fhir_sched_return_trigger_role();
