@@ -108,7 +108,7 @@ def test_steady_statements_go_over_the_other_lanes_while_theirs_are_lost(url: st
     async def scene() -> None:
         async with opened(url) as lanes:
             for lane in lanes._steady:
-                lane._lose("a test")
+                lane.give_up("a test")
             (rows,) = await lanes.read(TENANT_A, asked)
             assert rows.first() == (b"auto",)
 

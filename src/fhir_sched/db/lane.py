@@ -1,16 +1,14 @@
 """One PostgreSQL connection kept in libpq's pipeline mode: many requests in flight, answered in the order they came.
 
 A request is a few statements and one sync, so one implicit transaction and one round trip; an error stays inside it
-(libpq 34.5, Pipeline Mode). A lost connection fails what was in flight and is opened again by itself, after a growing
-pause with jitter.
-It knows neither tenants nor FHIR.
+(libpq 34.5, Pipeline Mode). A lost connection fails what was in flight; that it is opened again is the matter of
+`kept_open`. It knows neither tenants nor FHIR.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -19,9 +17,10 @@ from psycopg import pq
 from psycopg.pq import ExecStatus
 
 from fhir_sched.db.errors import DatabaseError, DatabaseGone, from_result
+from fhir_sched.db.kept_open import KeptOpen
 from fhir_sched.db.prepared import PreparedStatements
 from fhir_sched.db.rows import Rows
-from fhir_sched.db.session import Connection, connect, queueing_sync
+from fhir_sched.db.session import queueing_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,10 +42,6 @@ _PLAN_CHANGED = "0A000"
 _NO_SUCH_STATEMENT = "26000"
 _READ_ONLY = "25006"
 
-_LONGEST_PAUSE_S = 0.4
-_SAID_EVERY = 25
-# uvloop tells of a reset once: when libpq reads PostgreSQL's last words then, nobody calls it for the end behind them.
-_LOOK_S = 0.25
 # What libpq says when a connection breaks. Its buffer also holds earlier errors with values of rows, which stay out.
 _BREAKS = ("FATAL:", "PANIC:", "server closed the connection", "could not ", "SSL ", "connection ")
 
@@ -71,7 +66,7 @@ class _Request:
         self.generated: list[tuple[str | None, bytes]] = []
 
 
-class Lane:
+class Lane(KeptOpen):
     """A connection that keeps itself open, with a queue of requests on the wire.
 
     `submit` sends at once and returns a future. `on_connect` is called whenever the lane becomes usable.
@@ -88,16 +83,10 @@ class Lane:
         connect_timeout_s: int = 5,
         silence_s: float = 30.0,
     ) -> None:
-        self._conninfo = conninfo
-        self._settings = settings
+        super().__init__(conninfo, settings, connect_timeout_s, silence_s)
         self._on_connect = on_connect
         self._max_in_flight = max_in_flight
-        self._connect_timeout_s = connect_timeout_s
-        self._silence_s = silence_s
         self._read_only = settings.get("default_transaction_read_only") == "on"
-        self._connection: Connection | None = None
-        self._pgconn: PGconn | None = None
-        self._socket = -1
         self._pointer = 0
         self._flushing = False
         self._writing = False
@@ -105,122 +94,33 @@ class Lane:
         self._prepared = PreparedStatements(max_prepared)
         self._finished = 0
         self._when_idle: Callable[[Lane], None] | None = None
-        self._reconnecting: asyncio.Task[None] | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._looking: asyncio.TimerHandle | None = None
-        self._closed = False
-        self.generation = 0
         self.round_trips = 0
-        self.lost = 0
-        self.lost_at = float("-inf")
-
-    @property
-    def connected(self) -> bool:
-        """Whether a request can be sent now."""
-        return self._pgconn is not None
 
     @property
     def in_flight(self) -> int:
         """How many requests wait for their answer."""
         return len(self._waiting)
 
-    # opening and closing
+    # the connection
 
-    async def open(self) -> None:
-        """Connect. DatabaseGone when that fails; the lane then goes on trying until it is closed."""
-        self._loop = asyncio.get_running_loop()
-        try:
-            await self._connect()
-        except DatabaseGone:
-            self._reconnect()
-            raise
-
-    async def close(self) -> None:
-        """Stop for good; what is in flight fails with DatabaseGone."""
-        self._closed = True
-        if self._reconnecting is not None:
-            self._reconnecting.cancel()
-            await asyncio.gather(self._reconnecting, return_exceptions=True)
-        self._lose("the server is shutting down")
-
-    def give_up(self, reason: str) -> None:
-        """Drop the connection and open it again; what is in flight fails with DatabaseGone."""
-        self._lose(reason)
-
-    async def _connect(self) -> None:
-        connection = await connect(self._conninfo, self._settings, self._connect_timeout_s)
-        pgconn = connection.pgconn
-        self._connection, self._pgconn, self._socket = connection, pgconn, pgconn.socket
+    def _opened(self, pgconn: PGconn) -> None:
         self._pointer = getattr(pgconn, "pgconn_ptr", None) or 0
-        self.generation += 1
-        self._loop.add_reader(self._socket, self._readable)
-        self._watch(-1)
-        self._looking = self._loop.call_later(_LOOK_S, self._look)
         if self._on_connect is not None:
             self._on_connect(self)
 
-    def _reconnect(self) -> None:
-        if not self._closed and self._reconnecting is None:
-            self._reconnecting = self._loop.create_task(self._keep_trying())
+    def _awaited(self) -> int:
+        return self._finished if self._waiting else -1
 
-    async def _keep_trying(self) -> None:
-        pause_s, failures = 0.05, 0
-        try:
-            while not self._closed:
-                # jitter: the lanes of every worker lost their connection at the same moment
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-                try:
-                    await self._connect()
-                except DatabaseGone as error:
-                    # said at first and now and then, not by every lane several times a second
-                    if failures % _SAID_EVERY == 0:
-                        log.warning("%s", error)
-                    failures += 1
-                    # short even after long: a second after PostgreSQL is back, everything has to work again
-                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-                else:
-                    return
-        finally:
-            self._reconnecting = None
-
-    def _lose(self, reason: str) -> None:
-        """Drop the connection, fail what is in flight, start to connect again."""
-        if self._pgconn is None:
-            return
-        for timer in (self._watchdog, self._looking):
-            if timer is not None:
-                timer.cancel()
-        self._loop.remove_reader(self._socket)
+    def _abandon(self, reason: str) -> int:
         if self._writing:
             self._loop.remove_writer(self._socket)
             self._writing = False
-        self._pgconn.finish()
-        self._connection = self._pgconn = None
-        self.lost += 1
-        self.lost_at = self._loop.time()
         self._prepared.forget()
         lost, self._waiting = self._waiting, deque()
         for request in lost:
             if not request.future.done():
                 request.future.set_exception(DatabaseGone(reason))
-        if not self._closed:
-            log.warning("connection to PostgreSQL lost with %d requests in flight: %s", len(lost), reason)
-        self._reconnect()
-        self._idle()
-
-    def _watch(self, finished_then: int) -> None:
-        """Give the connection up when the request that was the oldest a while ago still is (-1: there was none)."""
-        # statement_timeout bounds a statement; this bounds a server or a network that says nothing at all
-        if self._waiting and self._finished == finished_then:
-            self._lose(f"no answer for {self._silence_s:g} s")
-        else:
-            oldest = self._finished if self._waiting else -1
-            self._watchdog = self._loop.call_later(self._silence_s, self._watch, oldest)
-
-    def _look(self) -> None:
-        """Read what there is, and see whether the connection has ended, without being called for it."""
-        self._looking = self._loop.call_later(_LOOK_S, self._look)
-        self._readable()
+        return len(lost)
 
     # sending
 
@@ -268,7 +168,7 @@ class Lane:
                 else:
                     pgconn.send_query_prepared(name, statement.args)
         except psycopg.Error as error:
-            self._lose(f"cannot send: {_why(str(error))}")
+            self.give_up(f"cannot send: {_why(str(error))}")
             return
         except Exception as error:  # noqa: BLE001 - it goes to the caller, who awaits the future
             # an argument of a wrong type, say: the sync below still ends this request and leaves the others alone
@@ -279,7 +179,7 @@ class Lane:
             elif not _queue_sync(self._pointer):
                 raise psycopg.OperationalError("no sync")
         except psycopg.Error as error:
-            self._lose(f"cannot send: {_why(str(error))}")
+            self.give_up(f"cannot send: {_why(str(error))}")
             return
         if not self._flushing:
             # Once a turn of the loop, for all that came in it: each send may let the kernel put the woken PostgreSQL
@@ -296,7 +196,7 @@ class Lane:
                 self._writing = True
                 self._loop.add_writer(self._socket, self._writable)
         except psycopg.Error as error:
-            self._lose(f"cannot send: {_why(str(error))}")
+            self.give_up(f"cannot send: {_why(str(error))}")
 
     def _prepare(self, pgconn: PGconn, text: str, name: bytes, request: _Request) -> None:
         stale = self._prepared.stale
@@ -314,7 +214,7 @@ class Lane:
                 self._loop.remove_writer(self._socket)
                 self._writing = False
         except psycopg.Error as error:
-            self._lose(f"cannot send: {_why(str(error))}")
+            self.give_up(f"cannot send: {_why(str(error))}")
 
     # receiving
 
@@ -349,7 +249,7 @@ class Lane:
         if self._pgconn is not pgconn:
             return
         if lost is not None or pgconn.status == _BAD_CONNECTION:
-            self._lose(_why(lost or pgconn.get_error_message()))
+            self.give_up(_why(lost or pgconn.get_error_message()))
         elif not waiting:
             self._idle()
 
@@ -368,7 +268,7 @@ class Lane:
             request.future.set_exception(error)
         if error.sqlstate == _READ_ONLY and not self._read_only:
             # the primary has become a standby: connecting again finds the new one when the URL names several hosts
-            self._loop.call_soon(self._lose, "the server has become read-only")
+            self._loop.call_soon(self.give_up, "the server has become read-only")
 
     def _forget_unprepared(self, request: _Request) -> None:
         """After an error: what was to be prepared or deallocated from there on has not been."""
