@@ -1,6 +1,6 @@
 """Clients in JavaScript and Java, each walking through our server in a process of its own.
 
-The SMART JavaScript client, fhir-kit-client and HAPI's client in JSON and XML; each prints the steps that went well.
+The SMART JavaScript client, fhir-kit-client, Medplum's client and HAPI's client in JSON and XML; each prints the steps that went well.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ STEPS = [
     "batch",
     "delete",
 ]
+HAPI = [*STEPS, "find and book"]
 
 
 def walked(command: list[str]) -> list[str]:
@@ -39,9 +40,13 @@ def test_fhir_kit_client(opening: Opening) -> None:
     assert walked([*foreign.javascript("kit.mjs"), opening.base, opening.schedule]) == STEPS
 
 
+def test_the_medplum_client(opening: Opening) -> None:
+    assert walked([*foreign.javascript("medplum.mjs"), opening.base, opening.schedule]) == STEPS
+
+
 def test_the_hapi_client_in_json(opening: Opening) -> None:
-    assert walked([*foreign.java(), "org.fhirsched.Walk", opening.base, opening.schedule, "json"]) == STEPS
+    assert walked([*foreign.java(), "org.fhirsched.Walk", opening.base, opening.schedule, "json"]) == HAPI
 
 
 def test_the_hapi_client_in_xml(opening: Opening) -> None:
-    assert walked([*foreign.java(), "org.fhirsched.Walk", opening.base, opening.schedule, "xml"]) == STEPS
+    assert walked([*foreign.java(), "org.fhirsched.Walk", opening.base, opening.schedule, "xml"]) == HAPI

@@ -3,10 +3,14 @@ package org.fhirsched;
 import ca.uhn.fhir.context.FhirContext;
 import ca.uhn.fhir.rest.api.EncodingEnum;
 import ca.uhn.fhir.rest.api.MethodOutcome;
+import ca.uhn.fhir.rest.api.SearchStyleEnum;
+import ca.uhn.fhir.rest.api.SearchTotalModeEnum;
 import ca.uhn.fhir.rest.client.api.IGenericClient;
 import ca.uhn.fhir.rest.server.exceptions.PreconditionFailedException;
 import ca.uhn.fhir.rest.server.exceptions.ResourceGoneException;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
+import java.util.Date;
 import java.util.List;
 import java.util.stream.Stream;
 import org.hl7.fhir.instance.model.api.IIdType;
@@ -18,10 +22,16 @@ import org.hl7.fhir.r4.model.Bundle.BundleType;
 import org.hl7.fhir.r4.model.Bundle.HTTPVerb;
 import org.hl7.fhir.r4.model.CapabilityStatement;
 import org.hl7.fhir.r4.model.CodeType;
+import org.hl7.fhir.r4.model.DateTimeType;
+import org.hl7.fhir.r4.model.IdType;
 import org.hl7.fhir.r4.model.Identifier;
 import org.hl7.fhir.r4.model.Parameters;
+import org.hl7.fhir.r4.model.Patient;
 import org.hl7.fhir.r4.model.Reference;
+import org.hl7.fhir.r4.model.Resource;
+import org.hl7.fhir.r4.model.Schedule;
 import org.hl7.fhir.r4.model.Slot;
+import org.hl7.fhir.r4.model.Slot.SlotStatus;
 import org.hl7.fhir.r4.model.StringType;
 
 /** HAPI's client books through our server; it prints the name of each step that went well. */
@@ -52,6 +62,11 @@ public final class Walk {
     List<Slot> free = freeSlots();
     same(25, free.size());
     same(25L, free.stream().map(each -> each.getIdElement().getIdPart()).distinct().count());
+    Bundle posted = client.search().forResource(Slot.class).where(Slot.STATUS.exactly().codes("free", "busy"))
+        .include(Slot.INCLUDE_SCHEDULE).totalMode(SearchTotalModeEnum.ACCURATE).count(2)
+        .usingStyle(SearchStyleEnum.POST).returnBundle(Bundle.class).execute();
+    same(25, posted.getTotal());
+    same(List.of("Slot", "Slot", "Schedule"), resources(posted).map(Resource::fhirType).toList());
     passed("free slots");
 
     MethodOutcome made = client.create().resource(appointment(free.get(0))).execute();
@@ -99,6 +114,9 @@ public final class Walk {
     Bundle answer = client.transaction().withBundle(transaction(free.get(2), free.get(3))).execute();
     same(List.of("201", "201"), answer.getEntry().stream().map(each -> each.getResponse().getStatus().substring(0, 3)).toList());
     same(21, freeSlots().size());
+    Bundle linked = client.transaction().withBundle(linked(free.get(24))).execute();
+    IIdType opened = new IdType(linked.getEntry().get(1).getResponse().getLocation());
+    same(SlotStatus.BUSY, client.read().resource(Slot.class).withId(opened.toUnqualifiedVersionless()).execute().getStatus());
     passed("batch");
 
     client.delete().resourceById(id).execute();
@@ -110,6 +128,25 @@ public final class Walk {
     }
     same(22, freeSlots().size());
     passed("delete");
+
+    Bundle proposed = invoked("$find", new Parameters().addParameter("start", new DateTimeType(free.get(0).getStart()))
+        .addParameter("end", new DateTimeType(free.get(0).getEnd())));
+    same(1, proposed.getTotal());
+    Resource proposal = proposed.getEntryFirstRep().getResource();
+    Parameters wanted = new Parameters();
+    wanted.addParameter("appointment-reference", new Reference(proposal.getIdElement().toUnqualifiedVersionless()));
+    Patient patient = new Patient();
+    patient.setId(PATIENT);
+    wanted.addParameter().setName("patient-resource").setResource(patient);
+    Appointment kept = (Appointment) invoked("$book", wanted).getEntryFirstRep().getResource();
+    same(AppointmentStatus.BOOKED, kept.getStatus());
+    same(21, freeSlots().size());
+    passed("find and book");
+  }
+
+  private Bundle invoked(String operation, Parameters parameters) {
+    return client.operation().onType(Appointment.class).named(operation).withParameters(parameters)
+        .returnResourceType(Bundle.class).execute();
   }
 
   private List<Slot> freeSlots() {
@@ -146,9 +183,34 @@ public final class Walk {
   private static Bundle transaction(Slot... slots) {
     Bundle made = new Bundle().setType(BundleType.TRANSACTION);
     for (Slot each : slots) {
-      made.addEntry().setResource(appointment(each)).getRequest().setMethod(HTTPVerb.POST).setUrl("Appointment");
+      created(made, appointment(each), "Appointment");
     }
     return made;
+  }
+
+  /** A schedule, a slot of it a year after the given one, and an appointment in that, all new. */
+  private static Bundle linked(Slot after) {
+    Slot slot = new Slot().setStatus(SlotStatus.FREE).setStart(nextYear(after.getStart())).setEnd(nextYear(after.getEnd()));
+    slot.setSchedule(new Reference(IdType.newRandomUuid()));
+    slot.setId(IdType.newRandomUuid());
+    Schedule schedule = new Schedule().addActor(new Reference("Practitioner/new"));
+    Appointment booked = appointment(slot);
+    booked.getSlotFirstRep().setReference(slot.getId());
+    Bundle made = new Bundle().setType(BundleType.TRANSACTION);
+    created(made, schedule, "Schedule").setFullUrl(slot.getSchedule().getReference());
+    created(made, slot, "Slot").setFullUrl(slot.getId());
+    created(made, booked, "Appointment");
+    return made;
+  }
+
+  private static Date nextYear(Date time) {
+    return Date.from(time.toInstant().plus(365, ChronoUnit.DAYS));
+  }
+
+  private static Bundle.BundleEntryComponent created(Bundle bundle, Resource resource, String type) {
+    Bundle.BundleEntryComponent entry = bundle.addEntry().setResource(resource);
+    entry.getRequest().setMethod(HTTPVerb.POST).setUrl(type);
+    return entry;
   }
 
   private static Parameters replaced(String path, String code) {
@@ -160,7 +222,7 @@ public final class Walk {
     return made;
   }
 
-  private static Stream<org.hl7.fhir.r4.model.Resource> resources(Bundle bundle) {
+  private static Stream<Resource> resources(Bundle bundle) {
     return bundle.getEntry().stream().map(Bundle.BundleEntryComponent::getResource);
   }
 
