@@ -333,6 +333,16 @@ def test_what_is_wrong_in_xml_is_said_with_its_place(clinic: Clinic, slot: Resou
     assert value(as_xml(late, "OperationOutcome"), "issue/code") == "conflict"
 
 
+def test_elements_in_another_order_than_that_of_the_schema_are_400(clinic: Clinic, slot: Resource) -> None:
+    status = '<status value="booked"/>'
+    late = booking(slot).replace(status, "").replace("  <comment", f"  {status}<comment")
+    (issue,) = refusal(clinic.http.post("Appointment", content=late, headers={"Content-Type": FHIR_XML}), 400)
+    assert issue["expression"] == ["Appointment.status"]
+    assert "in front of slot" in issue["diagnostics"]
+    commented = booking(slot).replace(status, f'<!-- taken --><status id="a" value="booked"/>{"":9}')
+    assert clinic.http.post("Appointment", content=commented, headers=XML).status_code == 201
+
+
 @pytest.mark.parametrize(
     "declared",
     [

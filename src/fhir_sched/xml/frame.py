@@ -16,10 +16,11 @@ class Frame:
     """One open element: `target` is what its content goes to, `depth` the levels of JSON down to there.
 
     `plan` is None where exactly one resource has to follow; `seen` says that it did. A primitive's `target` is its
-    underscore sibling, its `value` what the attribute says. The outermost frame is its own parent.
+    underscore sibling, its `value` what the attribute says. `rank` is that of the child which is furthest down in the
+    schema so far. The outermost frame is its own parent.
     """
 
-    __slots__ = ("_ragged", "child", "depth", "index", "parent", "plan", "seen", "target", "value")
+    __slots__ = ("_ragged", "child", "depth", "index", "parent", "plan", "rank", "seen", "target", "value")
 
     def __init__(
         self, plan: Plan | None, target: dict[str, Any], parent: Frame | None, child: Child | None, index: int = 0
@@ -29,6 +30,7 @@ class Frame:
         self.depth: int = 0 if parent is None else parent.depth
         self.value: Any = None
         self.seen = False
+        self.rank = 0
         self._ragged = _NONE  # repeating primitives that have siblings
 
     def add_sibling(self, child: Child, index: int, sibling: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """XML -> a resource as JSON has it (R4 2.6.1). Input is hostile: no document type, no entities, nothing is ever loaded.
 
-Read in one pass by expat. Unknown elements and attributes are refused all at once, each with its place; values are
-judged by validation, as in JSON. The order of elements is not enforced; comments are passed over.
+Read in one pass by expat. Unknown elements and attributes, and elements that are not in the order of the schema, are
+refused all at once, each with its place; values are judged by validation, as in JSON. Comments are passed over.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def from_xml(body: bytes) -> dict[str, Any]:
 
     Raises FhirError (400) with at most 50 issues when it is not well-formed XML in UTF-8 (a byte order mark is passed
     over), has a document type, entities or processing instructions, is nested more than 64 levels deep, is no R4
-    resource in FHIR's namespace, or has elements, attributes or text that R4 does not know.
+    resource in FHIR's namespace, or has elements, attributes or text that R4 does not know or not there.
     """
     body = body.removeprefix(_BOM)
     try:
@@ -93,7 +93,13 @@ class _Reader:
         child = frame.plan.tags.get(tag)
         if child is None:
             self._unknown(frame.plan, tag)
-        elif not child.repeats and (child.name in frame.target or f"_{child.name}" in frame.target):
+            return
+        rank = frame.plan.ranks[child.name]
+        if rank >= frame.rank:
+            frame.rank = rank
+        else:
+            self._misplaced(frame, frame.plan, child)
+        if not child.repeats and (child.name in frame.target or f"_{child.name}" in frame.target):
             self._skip(f"{child.name} may occur only once.", child.step)
         elif child.shape is Shape.VALUE:
             self._start_value(frame, child, attributes)
@@ -227,6 +233,12 @@ class _Reader:
         else:
             ((step, _kind, sentence),) = unknown_element(name, plan.definition)
             self._skip(sentence, step)
+
+    def _misplaced(self, frame: Frame, plan: Plan, child: Child) -> None:
+        behind = next(name for name, rank in plan.ranks.items() if rank == frame.rank)
+        sentence = f"{child.name} has to stand in front of {behind}: the elements of R4's XML have an order."
+        place = f"[{len(frame.target.get(child.name, ()))}]" if child.repeats else ""
+        self._issue(sentence, child.step + place)
 
     def _skip(self, sentence: str, step: str = "") -> None:
         self._issue(sentence, step)
