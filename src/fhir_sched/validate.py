@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fhir_sched.outcome import Issue, Kind
-from fhir_sched.r4.finding import CAP, Findings, one, shown
+from fhir_sched.r4.finding import CAP, Findings, a, one, shown
 from fhir_sched.r4.scope import Scope
 from fhir_sched.r4.shape import resource_findings, type_check, wrong_resource_type
 
@@ -35,7 +35,7 @@ def _findings(resource: Any, expected_type: str, scope: Scope) -> Findings | Non
         return wrong
     actual = resource["resourceType"]
     if actual != expected_type:
-        return one(Kind.STRUCTURE, f"A {expected_type} is expected, not a {shown(actual)}.", ".resourceType")
+        return one(Kind.STRUCTURE, f"This has to be {a(expected_type)}, not {shown(actual)}.", ".resourceType")
     return resource_findings(expected_type, resource, scope)
 
 

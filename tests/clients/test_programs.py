@@ -1,6 +1,7 @@
 """Clients in JavaScript and Java, each walking through our server in a process of its own.
 
-The SMART JavaScript client, fhir-kit-client, Medplum's client and HAPI's client in JSON and XML; each prints the steps that went well.
+The SMART JavaScript client, fhir-kit-client, Medplum's client and HAPI's client in JSON and XML; each prints what went
+well.
 """
 
 from __future__ import annotations

@@ -113,6 +113,28 @@ def test_a_parameter_without_a_value_is_not_used(clinic: Clinic, name: str) -> N
     assert "has no value" in json.dumps(bundle)
 
 
+@pytest.mark.parametrize("path", ["Slot/{id}/_history", "Slot/_history", "_history"])
+def test_what_history_does_not_know_is_left_out_or_refused_as_in_a_search(clinic: Clinic, path: str) -> None:
+    made = clinic.slot(clinic.schedule(), WEEK[0])
+    place = path.format(id=made["id"])
+    bundle = clinic.bundle(f"{place}?statsu=free&_count=1&_sort=start")
+    assert len(bundle["entry"]) == 1
+    assert links(bundle)["self"] == f"{clinic.base}/{place}?_count=1"
+    strict = {"Prefer": "handling=strict"}
+    assert "'statsu'" in said(clinic.http.get(f"{place}?statsu=free&_count=1", headers=strict), 400)
+    assert clinic.http.get(f"{place}?_count=1", headers=strict).status_code == 200
+    batch = {
+        "resourceType": "Bundle",
+        "type": "batch",
+        "entry": [{"request": {"method": "GET", "url": place + "?a=b"}}],
+    }
+    statuses = [
+        clinic.http.post("", json=batch, headers=headers).json()["entry"][0]["response"]["status"][:3]
+        for headers in ({}, strict)
+    ]
+    assert statuses == ["200", "400"]
+
+
 @pytest.mark.parametrize("count", ["1000000000", "2147483648", "9" * 5000, "0" * 20 + "7"])
 def test_a_count_of_any_size_is_a_count(clinic: Clinic, count: str) -> None:
     clinic.slot(clinic.schedule(), WEEK[0])

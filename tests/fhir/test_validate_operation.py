@@ -75,3 +75,28 @@ def test_an_unknown_mode_is_400_and_an_unknown_profile_a_warning(clinic: httpx.C
     assert clinic.post("/Slot/$validate?mode=guess", json=good).status_code == 400
     found = codes(clinic.post("/Slot/$validate?profile=http://example.org/p", json=good))
     assert found == [("warning", "not-supported")]
+
+
+@pytest.mark.parametrize("name", ["resource", "mode", "profile"])
+def test_an_input_that_is_given_twice_is_400(clinic: httpx.Client, name: str) -> None:
+    content = {"resource": slot(clinic)} if name == "resource" else {"valueString": "create"}
+    asked = {"resourceType": "Parameters", "parameter": [{"name": name, **content}] * 2}
+    answer = clinic.post("/Slot/$validate", json=asked)
+    assert answer.status_code == 400, answer.text
+    (issue,) = answer.json()["issue"]
+    assert issue["expression"] == ["Parameters.parameter[1]"]
+    assert issue["diagnostics"] == f"'{name}' may be given once"
+
+
+@pytest.mark.parametrize("parameter", ["x", [{"name": "resource", "resource": "x"}], [{"resource": {}}], [7]])
+def test_parameters_that_are_none_are_400(clinic: httpx.Client, parameter: Any) -> None:
+    answer = clinic.post("/Slot/$validate", json={"resourceType": "Parameters", "parameter": parameter})
+    assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize(("kind", "other", "named"), [("Appointment", "Slot", "an"), ("Slot", "Appointment", "a")])
+def test_a_resource_of_another_type_is_named_with_its_article(
+    clinic: httpx.Client, kind: str, other: str, named: str
+) -> None:
+    (issue,) = clinic.post(f"/{kind}/$validate", json={"resourceType": other}).json()["issue"]
+    assert issue["diagnostics"] == f"This has to be {named} {kind}, not '{other}'."

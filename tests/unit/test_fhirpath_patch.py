@@ -286,7 +286,7 @@ def test_a_path_names_elements_by_place_or_by_criteria(path: str, positions: lis
         (_operation("delete", "Appointment.valueCode"), 422, "no element"),
         (_operation("delete", "Appointment.resourceType"), 422, "no element"),
         (_operation("delete", "Appointment._start"), 422, "no element"),
-        (_operation("delete", "Slot.status"), 422, "the resource is a Appointment"),
+        (_operation("delete", "Slot.status"), 422, "the resource is an Appointment"),
         (_operation("add", "Appointment", name="status", value={"valueCode": "x"}), 422, "already"),
         (_operation("add", "Appointment", name="priority", value={"valueUnsignedInt": 1}), 422, "already"),
         (_operation("add", "Appointment.contained[0]", name="deceased", value=YEAR), 422, "already"),

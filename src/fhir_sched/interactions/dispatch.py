@@ -104,7 +104,9 @@ def _actions(context: Context, call: Call) -> Actions:
         case ["_search"]:
             return {"search-system-form": lambda: _system_search(context, call)}
         case ["_history"]:
-            return {"history-system": lambda: history(context, list(RESOURCES.values()), call.pairs)}
+            return {
+                "history-system": lambda: history(context, list(RESOURCES.values()), call.pairs, strict=call.strict)
+            }
     raise no_route(call.path)
 
 
@@ -115,13 +117,13 @@ def _of_hosted(context: Context, call: Call, resource: Resource, rest: list[str]
         case ["_search"]:
             return {"search-form": lambda: _search(context, call, resource)}
         case ["_history"]:
-            return {"history-type": lambda: history(context, [resource], call.pairs)}
+            return {"history-type": lambda: history(context, [resource], call.pairs, strict=call.strict)}
         case [validation.OPERATION]:
             return {"validate": lambda: _validate(context, call, resource, call.body())}
         case [fhir_id] if not fhir_id.startswith("$"):
             return _of_instance(context, call, resource, fhir_id)
         case [fhir_id, "_history"]:
-            return {"history-instance": lambda: history(context, [resource], call.pairs, fhir_id)}
+            return {"history-instance": lambda: history(context, [resource], call.pairs, fhir_id, strict=call.strict)}
         case [fhir_id, "_history", version]:
             return {"vread": lambda: vread(context, resource, fhir_id, version)}
         case [fhir_id, validation.OPERATION]:

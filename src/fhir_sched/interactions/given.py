@@ -13,6 +13,7 @@ from typing import Any
 from fhir_sched.interactions.call import Call
 from fhir_sched.operation import Operation, Parameter
 from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.r4.finding import a
 from fhir_sched.r4.primitives import CHECKS
 from fhir_sched.r4.structure import RESOURCE_TYPES
 from fhir_sched.search.values import with_plus
@@ -99,13 +100,13 @@ def _value(parameter: Parameter, found: Sent, where: str) -> Any:
         return Issue(findings[0][1], f"{parameter.name}: {findings[0][2]}", where) if findings else value
     if isinstance(found, str):
         return Issue(
-            Kind.INVALID, f"{parameter.name} is a {parameter.type}: it is sent in a Parameters resource", where
+            Kind.INVALID, f"{parameter.name} is {a(parameter.type)}: it is sent in a Parameters resource", where
         )
     resource = found.get("resource")
     value = resource if resource is not None else found.get(f"value{parameter.type}")
     if value is None or (resource is not None and resource["resourceType"] != parameter.type):
         member = "resource" if resource is not None or parameter.type in RESOURCE_TYPES else f"value{parameter.type}"
-        return Issue(Kind.VALUE, f"{parameter.name} takes a {parameter.type} in {member!r}", where)
+        return Issue(Kind.VALUE, f"{parameter.name} takes {a(parameter.type)} in {member!r}", where)
     return value
 
 

@@ -92,13 +92,18 @@ def asked(
     pairs: Sequence[tuple[str, str]],
     row_id: str | None,
     patients: tuple[tuple[str, str], ...] = (),
+    *,
+    strict: bool,
 ) -> Asked:
-    """Reads _count, _since, _at and the page. Raises 400 for what is wrong, given twice or unknown to history."""
+    """Reads _count, _since, _at and the page. Raises 400 for what is wrong or given twice, and by `strict` for what
+    history does not know; otherwise that is not used, and the self link does not show it."""
     given: dict[str, str] = {}
     for name, text in pairs:
         if name in NOT_OURS or not text.strip():
             continue
         if name not in ("_count", "_since", "_at", page.PARAMETER):
+            if not strict:
+                continue
             raise FhirError(Kind.NOT_SUPPORTED, f"history has no parameter {name!r}; it takes _count, _since, _at")
         if name in given:
             raise FhirError(Kind.VALUE, f"{name} may be given once")
@@ -137,6 +142,8 @@ async def history(
     resources: Sequence[Resource],
     pairs: Sequence[tuple[str, str]],
     fhir_id: str | None = None,
+    *,
+    strict: bool,
 ) -> Answer:
     """The history of one resource (`fhir_id`), of a type (one resource), or of all that the caller may see that of.
 
@@ -155,7 +162,7 @@ async def history(
     if fhir_id is not None:
         source, row_id = located(resources[0], fhir_id)
         sources = [(resources[0], source)]
-    wanted = asked(context, path, pairs, row_id, patients)
+    wanted = asked(context, path, pairs, row_id, patients, strict=strict)
     fragment = versions.listing(sources, wanted.span, context.tenant)
     (rows,) = await context.work.read(fragment, slow=fhir_id is None)
     found = rows.all()

@@ -20,6 +20,7 @@ from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.validate import resource_issues
 
 OPERATION = "$validate"
+_INPUTS = ("resource", "mode", "profile")
 _MODES = ("create", "update", "delete", "profile")
 
 
@@ -41,17 +42,28 @@ def asked(body: dict[str, Any], pairs: list[tuple[str, str]]) -> Asked:
     given = {name: text for name, text in pairs if name in ("mode", "profile")}
     document: dict[str, Any] | None = body or None
     if body.get("resourceType") == "Parameters":
-        document = None
-        for parameter in body.get("parameter", ()):
-            if isinstance(parameter, dict) and parameter.get("name") == "resource":
-                document = parameter.get("resource")
-            elif isinstance(parameter, dict) and parameter.get("name") in ("mode", "profile"):
-                value = next((item for name, item in parameter.items() if name.startswith("value")), "")
-                given[parameter["name"]] = str(value)
+        found = _parameters(body)
+        document = found.pop("resource", {}).get("resource")
+        for name, parameter in found.items():
+            given[name] = str(next((item for member, item in parameter.items() if member.startswith("value")), ""))
     mode = given.get("mode", "")
     if mode and mode not in _MODES:
         raise FhirError(Kind.CODE_INVALID, f"mode is one of {', '.join(_MODES)}, not {mode!r}", "Parameters.parameter")
     return Asked(document, mode, given.get("profile", ""))
+
+
+def _parameters(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The parameters by name. Raises 400 for Parameters that R4 does not have, and for one that is given twice."""
+    issues = resource_issues(body, "Parameters", nested=False)
+    if issues:
+        raise FhirError.of(issues)
+    found: dict[str, dict[str, Any]] = {}
+    for index, parameter in enumerate(body.get("parameter", ())):
+        name = parameter["name"]
+        if name in found and name in _INPUTS:
+            raise FhirError(Kind.INVALID, f"{name!r} may be given once", f"Parameters.parameter[{index}]")
+        found[name] = parameter
+    return {name: parameter for name, parameter in found.items() if name in _INPUTS}
 
 
 async def validate(context: Context, resource: Resource, wanted: Asked, fhir_id: str | None = None) -> Answer:

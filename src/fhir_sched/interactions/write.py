@@ -12,6 +12,7 @@ from fhir_sched.element import Columns
 from fhir_sched.interactions import subscribing
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.r4.finding import a
 from fhir_sched.scheduling import rules
 from fhir_sched.validate import resource_issues
 
@@ -36,7 +37,7 @@ def columns_of_change(context: Context, resource: Resource, source: Source, docu
     if belongs is not source and belongs.mark is not None and belongs.mark[0] == "extension":
         raise FhirError(
             Kind.BUSINESS_RULE,
-            f"a {resource.type} can't get the extension {belongs.mark[1]} later; POST a new one with it",
+            f"{a(resource.type)} can't get the extension {belongs.mark[1]} later; POST a new one with it",
             f"{resource.type}.extension",
         )
     return columns_of(context, resource, source, document)

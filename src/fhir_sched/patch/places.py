@@ -15,6 +15,7 @@ from typing import Any
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.patch.limits import Effort
 from fhir_sched.patch.steps import Function, Index, Member, Step
+from fhir_sched.r4.finding import a
 from fhir_sched.r4.structure import PRIMITIVE_TYPES, RESOURCE_TYPES, TYPES, ElementDef, TypeDef
 
 Object = dict[str, Any]
@@ -82,7 +83,7 @@ def places(document: Object, path: tuple[Step, ...], effort: Effort) -> list[Pla
     if isinstance(first, Member) and first.name in RESOURCE_TYPES | {"Resource", "DomainResource"}:
         kind = document.get("resourceType")
         if first.name not in (kind, "Resource", "DomainResource"):
-            raise FhirError(Kind.UNPROCESSABLE, f"the path begins with {first.name}, the resource is a {kind}")
+            raise FhirError(Kind.UNPROCESSABLE, f"the path begins with {first.name}, the resource is {a(str(kind))}")
         path = path[1:]
     found = [root(document)]
     for step in path:

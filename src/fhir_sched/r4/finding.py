@@ -26,6 +26,15 @@ def below(path: str, findings: Findings) -> Findings:
     return [(path + inner, kind, sentence) for inner, kind, sentence in findings[:CAP]]
 
 
+def a(kind: str) -> str:
+    """The name of a type with its article.
+
+    >>> a("Appointment"), a("Slot")
+    ('an Appointment', 'a Slot')
+    """
+    return f"{'an' if kind.startswith(tuple('AEIO')) else 'a'} {kind}"
+
+
 def shown(value: Any) -> str:
     """A value as a short printable text for a sentence."""
     if isinstance(value, str):

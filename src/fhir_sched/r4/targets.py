@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from fhir_sched.outcome import Kind
-from fhir_sched.r4.finding import Findings, one, shown
+from fhir_sched.r4.finding import Findings, a, one, shown
 from fhir_sched.r4.primitives import PATTERNS
 from fhir_sched.r4.scope import Check, Scope
 from fhir_sched.r4.structure import RESOURCE_TYPES
@@ -62,7 +62,7 @@ def _faults(value: dict[str, Any], allowed: frozenset[str], scope: Scope) -> Fin
 def _disallowed(kind: str | None, allowed: frozenset[str], path: str) -> Findings | None:
     if kind is None or kind in allowed:
         return None
-    return one(Kind.VALUE, f"A {kind} is not allowed here; allowed: {', '.join(sorted(allowed))}.", path)
+    return one(Kind.VALUE, f"This may not refer to {a(kind)}; allowed: {', '.join(sorted(allowed))}.", path)
 
 
 def _unreadable(text: str, scope: Scope) -> Findings | None:
