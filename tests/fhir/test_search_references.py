@@ -176,6 +176,7 @@ def test_a_reference_finds(shared: Clinic, appointments: dict[str, str], query: 
         "patient=a%00",
         "slot:identifier=a%5Cb",
         "actor:Slot=1",
+        "supporting-info:Nonsense=1",
         "based-on:ServiceRequest=Patient/1",
         "patient:exact=1",
     ],

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
-from fhir_sched import bundle, capability, document, profiles
-from fhir_sched.http.messages import Request, Response, only_get
-from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched import capability, document
+from fhir_sched.http import negotiate
+from fhir_sched.http.messages import Request, Response, decode_form, only_get
+from fhir_sched.interactions import definitions
+from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.security.smart import SmartConfiguration
-
-_OTHERS = frozenset({"_format", "_pretty"})
-
+from fhir_sched.subset import part
 
 PUBLIC: Final = (["metadata"], [".well-known", "smart-configuration"])
 """The paths that are served without a token."""
@@ -27,51 +27,34 @@ async def public(base: str, tenant: str, request: Request, path: list[str], smar
     if found is not None:
         return found
     if path == ["metadata"]:
-        return _cached(_statement(base, await smart.oauth_uris(tenant)), request)
+        return _cached(part(request.parameters).of(_statement(base, await smart.oauth_uris(tenant))), request)
     body = document.dumps(await smart.document(tenant))
     return Response(200, body, [(b"cache-control", b"max-age=60")], content_type=b"application/json")
 
 
 def respond(base: str, request: Request, path: list[str], *, strict: bool) -> Response | None:
     """The answer where the path is one of these; else None. Raises 404 for an unknown id, 405 for other methods."""
-    match path:
-        case [kind] if kind in profiles.definitions():
-            return only_get(request) or _search(kind, base, request, strict=strict)
-        case [kind, fhir_id] if kind in profiles.definitions():
-            return only_get(request) or _read(kind, fhir_id, request)
-    return None
+    if not definitions.at(path):
+        return None
+    pairs = request.parameters
+    if path[1:] == [definitions.FORM]:
+        if request.method != "POST":
+            return _only_post(request)
+        negotiate.require_form(request)
+        return Response(200, definitions.shown(base, path[:1], pairs + decode_form(request.body), strict=strict))
+    found = only_get(request)
+    if found is not None:
+        return found
+    body = definitions.shown(base, path, pairs, strict=strict)
+    return _cached(body, request) if len(path) == 2 else Response(200, body)
 
 
-def _read(kind: str, fhir_id: str, request: Request) -> Response:
-    served = profiles.definitions()[kind]
-    if fhir_id not in served:
-        raise FhirError(Kind.NOT_FOUND, f"there is no {kind}/{fhir_id}; there are {', '.join(served) or 'none'}")
-    return _cached(document.dumps(served[fhir_id]), request)
-
-
-def _search(kind: str, base: str, request: Request, *, strict: bool) -> Response:
-    """A searchset of the definitions of that type; unknown parameters by handling, as everywhere."""
-    known = {param.name for param in profiles.params(kind)}
-    given = [(name, value) for name, value in request.parameters if name not in _OTHERS]
-    used = [(name, value) for name, value in given if name in known]
-    ignored = [
-        f"{kind} has no search parameter {name!r}; it was not used; it takes {', '.join(sorted(known))}"
-        for name, _ in given
-        if name not in known
-    ]
-    if ignored and strict:
-        raise FhirError.of(Issue(Kind.NOT_SUPPORTED, why) for why in ignored)
-    entries = [
-        bundle.entry(f"{base}/{kind}/{found['id']}", document.dumps(found))
-        for found in profiles.definitions()[kind].values()
-        if all(_fits(found, name, value) for name, value in used)
-    ]
-    links = [("self", bundle.url(base, kind, used))]
-    return Response(200, bundle.searchset(entries, links, len(entries), ignored))
-
-
-def _fits(found: dict[str, Any], name: str, value: str) -> bool:
-    return found[name.removeprefix("_")] in value.split(",")
+def _only_post(request: Request) -> Response:
+    allowed = "POST, OPTIONS"
+    if request.method == "OPTIONS":
+        return Response(204, headers=[(b"allow", allowed.encode())])
+    sentence = f"{request.method} is not possible here; this URL takes POST"
+    raise FhirError(Kind.METHOD, sentence, headers=(("Allow", allowed),))
 
 
 @lru_cache(maxsize=64)

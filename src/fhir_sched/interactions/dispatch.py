@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from fhir_sched.definition import METHODS, SYSTEM_METHODS, Resource
-from fhir_sched.interactions import validation
+from fhir_sched.interactions import definitions, validation
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
 from fhir_sched.interactions.context import Answer, Condition, Context
@@ -31,6 +31,7 @@ from fhir_sched.search.several import COMPARTMENTS
 from fhir_sched.search.values import form
 from fhir_sched.security.decision import decide, needs
 from fhir_sched.security.guard import refused
+from fhir_sched.subset import part
 
 _SHOWING = frozenset({"update", "conditional-update", "patch", "conditional-patch"})
 
@@ -55,6 +56,10 @@ async def perform(context: Context, call: Call) -> Answer:
 
 def _offered(context: Context, call: Call) -> Actions:
     """The actions by method: those of the path that the resource declares, which is what metadata tells too."""
+    if definitions.at(call.path):
+        if call.path[1:] == [definitions.FORM]:
+            return {"POST": lambda: _definition(context, replace(call, path=call.path[:1]))}
+        return {"GET": lambda: _definition(context, call)}
     invoked = operations.at(call.path)
     if invoked is not None:
         return {method: lambda: invoke(context, call, *invoked) for method in invoked[0].methods}
@@ -125,7 +130,7 @@ def _of_hosted(context: Context, call: Call, resource: Resource, rest: list[str]
         case [fhir_id, "_history"]:
             return {"history-instance": lambda: history(context, [resource], call.pairs, fhir_id, strict=call.strict)}
         case [fhir_id, "_history", version]:
-            return {"vread": lambda: vread(context, resource, fhir_id, version)}
+            return {"vread": lambda: _vread(context, call, resource, fhir_id, version)}
         case [fhir_id, validation.OPERATION]:
             return {
                 "validate-instance": lambda: _validate(context, call, resource, _validated(call), fhir_id),
@@ -161,10 +166,24 @@ def _required(call: Call) -> Condition | None:
 
 
 async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) -> Answer:
-    answer = await read(context, resource, fhir_id)
+    return _asked_for(await read(context, resource, fhir_id), call)
+
+
+async def _vread(context: Context, call: Call, resource: Resource, fhir_id: str, version: str) -> Answer:
+    return _asked_for(await vread(context, resource, fhir_id, version), call)
+
+
+def _asked_for(answer: Answer, call: Call) -> Answer:
+    """What the client has not yet (R4 3.1.0.1.3), and of that the part which it asks for (R4 3.1.0.1.5)."""
+    if call.pairs:
+        answer = replace(answer, body=part(call.pairs).of(answer.body))
     if call.none_match is not None or call.modified_since:
         return unchanged(answer, call)
     return answer
+
+
+async def _definition(context: Context, call: Call) -> Answer:
+    return Answer(200, definitions.shown(context.base, call.path, call.pairs, strict=call.strict))
 
 
 async def _nested() -> Answer:

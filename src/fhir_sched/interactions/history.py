@@ -20,9 +20,11 @@ from fhir_sched.search.query import Position
 from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT, count
 from fhir_sched.security.decision import Decision, decide
 from fhir_sched.security.guard import refused
+from fhir_sched.subset import PARAMETERS, Part, part
 
 Row = Sequence[bytes | None]
 NOT_OURS = frozenset({"_format", "_pretty"})
+_KNOWN = frozenset({"_count", "_since", "_at", page.PARAMETER, *PARAMETERS})
 
 
 async def vread(context: Context, resource: Resource, fhir_id: str, version: str) -> Answer:
@@ -79,9 +81,11 @@ def _reaches_the_past(decision: Decision) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The parameters of a history request: the span, what the self link repeats, and its tie to page tokens."""
+    """The parameters of a history request: the span, the part of each version, what the self link repeats, and its tie
+    to page tokens."""
 
     span: versions.Span
+    part: Part
     used: tuple[tuple[str, str], ...]
     tie: str
 
@@ -101,11 +105,11 @@ def asked(
     for name, text in pairs:
         if name in NOT_OURS or not text.strip():
             continue
-        if name not in ("_count", "_since", "_at", page.PARAMETER):
+        if name not in _KNOWN:
             if not strict:
                 continue
             raise FhirError(Kind.NOT_SUPPORTED, f"history has no parameter {name!r}; it takes _count, _since, _at")
-        if name in given:
+        if name in given and name != "_summary":  # of which the last one counts, as in a search
             raise FhirError(Kind.VALUE, f"{name} may be given once")
         given[name] = text
     used = tuple((name, text) for name, text in given.items() if name != page.PARAMETER)
@@ -121,7 +125,7 @@ def asked(
     )
     if span.position is not None and span.position.backward:
         raise FhirError(Kind.VALUE, f"{page.PARAMETER} is not a page of this history")
-    return Asked(span, used, tie)
+    return Asked(span, part(given.items()), used, tie)
 
 
 def _since(text: str) -> str:
@@ -195,11 +199,11 @@ def _bundle(
     head = b'{"resourceType":"Bundle","type":"history"'
     if position is None and len(found) == len(shown):
         head += b',"total":%d' % len(shown)
-    entries = b",".join(_entry(context, *sources[int(row[0] or b"0")], row) for row in shown)
+    entries = b",".join(_entry(context, *sources[int(row[0] or b"0")], row, wanted.part) for row in shown)
     return head + b',"link":' + orjson.dumps(links) + (b',"entry":[' + entries + b"]}" if entries else b"}")
 
 
-def _entry(context: Context, resource: Resource, source: Source, row: Row) -> bytes:
+def _entry(context: Context, resource: Resource, source: Source, row: Row, shown_part: Part) -> bytes:
     """One version as an entry with request and response."""
     deleted, row_id, version, changed = row[1] == b"t", (row[2] or b"").decode(), row[3] or b"0", row[4] or b""
     name = f"{resource.type}/{source.prefix}-{row_id}"
@@ -218,5 +222,5 @@ def _entry(context: Context, resource: Resource, source: Source, row: Row) -> by
     }
     if deleted:
         return orjson.dumps(envelope)
-    shown = orjson.Fragment(context.shown(resource, source, row[versions.LEAD :]))
+    shown = orjson.Fragment(shown_part.of(context.shown(resource, source, row[versions.LEAD :])))
     return orjson.dumps({"fullUrl": envelope.pop("fullUrl"), "resource": shown, **envelope})

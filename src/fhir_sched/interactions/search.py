@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fhir_sched import bundle, document
+from fhir_sched import bundle
 from fhir_sched.bundle import searchset, url
 from fhir_sched.definition import Resource, Source
-from fhir_sched.document import dumps
 from fhir_sched.interactions.context import Answer, Context
 from fhir_sched.interactions.include import Found, included
 from fhir_sched.search import page, shapes, sql
 from fhir_sched.search.query import Position, Query
-from fhir_sched.subset import subset
+from fhir_sched.subset import Part
 
 Row = tuple[bytes | None, ...]
 
@@ -59,9 +58,8 @@ def _writer(context: Context, query: Query, resource: Resource, source: Source) 
     """Writes a match, or the part of it that the search asks for; None where it is shown as it is."""
     if not query.summary and not query.elements:
         return context.writer(resource, source)
-    return lambda row: dumps(
-        subset(document.parse(context.shown(resource, source, row)), query.summary, query.elements)
-    )
+    part = Part(query.summary, query.elements)
+    return lambda row: part.of(context.shown(resource, source, row))
 
 
 async def _page(context: Context, plan: sql.Plan) -> list[Row]:

@@ -39,7 +39,13 @@ def of_system() -> Iterator[Placed]:
         yield (
             f"{BASE}/_history",
             "GET",
-            operation("history-system", "The versions of everything", "System", found, parameters.history()),
+            operation(
+                "history-system",
+                "The versions of everything",
+                "System",
+                found,
+                [*parameters.history(), shared("handling")],
+            ),
         )
     if "search-system" in SYSTEM_METHODS:
         yield from _searches(BASE, "search-system", "Search several types", [], parameters.system())
@@ -90,6 +96,10 @@ def of_definitions() -> Iterator[Placed]:
                 [*parameters.of_definitions(profiles.params(kind)), shared("handling")],
             ),
         )
+        found = {"200": answers.bundle("All that match"), **answers.refusals((*answers.READING, 413, 415))}
+        posted = operation(f"search{kind}-form", f"Search {kind} by a form", "System", found)
+        form = answers.form(parameters.of_definitions(profiles.params(kind)))
+        yield f"{path}/_search", "POST", {**posted, "requestBody": form}
         yield (
             f"{path}/{{id}}",
             "GET",

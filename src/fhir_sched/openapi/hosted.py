@@ -42,14 +42,16 @@ def of_resources() -> Iterator[Placed]:
 
 
 def _read(resource: Resource) -> Operation:
-    given = [shared("if-none-match")] if "conditional-read" in resource.interactions else []
+    given = parameters.part()
+    given += [shared("if-none-match")] if "conditional-read" in resource.interactions else []
     found = answers.resource("The current version", f"Served{resource.type}")
     return _of(resource, "read", "Read it", {"200": found}, (*answers.READING, 304, 410), given)
 
 
 def _vread(resource: Resource) -> Operation:
     found = answers.resource("That version", f"Served{resource.type}")
-    return _of(resource, "vread", "Read one of its versions", {"200": found}, (*answers.READING, 410))
+    given = [*parameters.part(), shared("if-none-match")]
+    return _of(resource, "vread", "Read one of its versions", {"200": found}, (*answers.READING, 304, 410), given)
 
 
 def _create(resource: Resource) -> Operation:
@@ -169,7 +171,7 @@ def _search_form(resource: Resource) -> Operation:
 def _history(code: str, summary: str) -> Callable[[Resource], Operation]:
     def made(resource: Resource) -> Operation:
         found = {"200": answers.bundle("A page of versions, newest first")}
-        return _of(resource, code, summary, found, answers.READING, parameters.history())
+        return _of(resource, code, summary, found, answers.READING, [*parameters.history(), shared("handling")])
 
     return made
 

@@ -12,6 +12,7 @@ from fhir_sched.resources import RESOURCES
 from fhir_sched.search import several
 from fhir_sched.search.parse import modifiers
 from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT
+from fhir_sched.subset import SUMMARIES
 
 Parameter = dict[str, Any]
 
@@ -79,11 +80,18 @@ def _result(resource: Resource) -> list[Parameter]:
             "_sort", {"type": "string", "examples": [keys[-1]]}, f"Of {', '.join(keys)}; a minus sign turns it round"
         ),
         _query("_count", counts, f"Matches on a page: {DEFAULT_COUNT} without it, {MAX_COUNT} at most; 0 only counts"),
-        _query("_summary", {"enum": ["true", "text", "data", "count", "false"]}, "Which part of each match comes"),
-        _query("_elements", {"type": "string", "examples": ["status"]}, "Elements that come, separated by commas"),
+        *part(),
         _query("_total", {"enum": ["none", "estimate", "accurate"]}, "Whether the number of all matches is told"),
         _query("_include", {"type": "string"}, "Type:parameter whose targets come along"),
         _query("_revinclude", {"type": "string"}, "Type:parameter of resources that point at the matches"),
+    ]
+
+
+def part() -> list[Parameter]:
+    """What of a resource is shown."""
+    return [
+        _query("_summary", {"enum": [*SUMMARIES]}, "Which part of each resource comes"),
+        _query("_elements", {"type": "string", "examples": ["status"]}, "Elements that come, separated by commas"),
     ]
 
 
@@ -93,6 +101,7 @@ def history() -> list[Parameter]:
         _query("_count", {"type": "integer", "minimum": 0}, "Versions on a page"),
         # one without a value is not used, as everywhere
         _query("_since", {"anyOf": [_moment(), {"const": ""}]}, "Only versions made at or after this instant"),
+        *part(),
     ]
 
 
@@ -206,7 +215,7 @@ SHARED: Final[dict[str, Parameter]] = {
         "name": "If-Match",
         "in": "header",
         "description": "The version that may be changed; 412 for another one",
-        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")?$', "examples": ['W/"1"']},
+        "schema": {"type": "string", "pattern": '^(?:[*]|(?:W/)?"[0-9]{1,9}")$', "examples": ['W/"1"']},
     },
     "if-none-exist": {
         "name": "If-None-Exist",

@@ -11,10 +11,12 @@ from dataclasses import replace
 
 from fhir_sched.definition import DateParam, Param, ReferenceParam, Resource, StringParam, TokenParam
 from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.r4.structure import RESOURCE_TYPES
 from fhir_sched.search import page, values
 from fhir_sched.search.query import Chain, Condition, Criterion, Has, Query, Sort
 from fhir_sched.search.result import DEFAULT_COUNT, READERS, Draft, UnknownParameterError
 from fhir_sched.search.result import count as read_count
+from fhir_sched.subset import named
 
 MAX_PARAMETERS = 100
 MAX_VALUES = 500
@@ -96,7 +98,7 @@ class Parser:
             used=used,
             ignored=tuple(draft.ignored),
             summary="" if summary in ("false", "count") else summary,
-            elements=tuple(filter(None, draft.single.get("_elements", "").split(","))),
+            elements=named(draft.single.get("_elements", "")),
             path=path,
         )
 
@@ -155,9 +157,7 @@ class Parser:
     def _allowed(self, param: Param, modifier: str) -> bool:
         if not modifier or modifier in modifiers(param):
             return True
-        return isinstance(param, ReferenceParam) and (
-            modifier in param.targets if param.targets else modifier[:1].isupper()
-        )
+        return isinstance(param, ReferenceParam) and modifier in (param.targets or RESOURCE_TYPES)
 
     def _chain(self, param: Param, modifier: str, rest: str, text: str, depth: int) -> Chain | Criterion:
         if not isinstance(param, ReferenceParam):

@@ -12,11 +12,11 @@ from fhir_sched.definition import ReferenceParam, Resource
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.search import page
 from fhir_sched.search.query import Condition, Include, Sort
+from fhir_sched.subset import SUMMARIES
 
 MAX_COUNT = 1000
 DEFAULT_COUNT = 50
 MAX_INCLUDES = 20
-_SUMMARIES = ("true", "text", "data", "count", "false")
 _TOTALS = ("none", "estimate", "accurate")
 
 
@@ -67,7 +67,7 @@ def count(text: str) -> int:
 
 
 def _one_of(resources: Resources, resource: Resource, name: str, text: str, draft: Draft) -> None:
-    allowed = _TOTALS if name == "_total" else _SUMMARIES
+    allowed = _TOTALS if name == "_total" else SUMMARIES
     if text not in allowed:
         raise FhirError(Kind.VALUE, f"{name} is one of {', '.join(allowed)}, not {text!r}")
     _last(name, text, draft)
