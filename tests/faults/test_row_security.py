@@ -190,7 +190,7 @@ class Tour:
             {"resource": {**current, "comment": "t"}, "request": unchanged},
             {"resource": appointment(patient=PATIENT), "request": {"method": "POST", "url": "Appointment"}},
         ]  # fmt: skip
-        manner = entries.Manner(preconditions.versions, strict=False, with_body=True)
+        manner = entries.Manner(preconditions.versions, strict=False, wanted="")
         for _ in range(2):
             await once(self.context, "key", "mark", lambda inside: transaction(inside, listed, manner))
 

@@ -13,7 +13,7 @@ from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.replica import Replica
 from fhir_sched.db.work import Alone, Beside
 from fhir_sched.http import conformance, negotiate, patching, preconditions, publishing
-from fhir_sched.http.messages import Request, Response, decode_form
+from fhir_sched.http.messages import Headers, Request, Response, decode_form
 from fhir_sched.interactions import entries
 from fhir_sched.interactions.batch import batch
 from fhir_sched.interactions.call import Call
@@ -22,7 +22,7 @@ from fhir_sched.interactions.dispatch import perform
 from fhir_sched.interactions.idempotent import checked_key, fingerprint, once
 from fhir_sched.interactions.transaction import transaction
 from fhir_sched.journal import Journal
-from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
+from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.reference import is_uuid
 from fhir_sched.security.caller import Caller
 from fhir_sched.security.smart import SmartConfiguration
@@ -111,7 +111,7 @@ class Routes:
         bundle = negotiate.parse(request)
         listed = entries.checked(bundle)
         wanted = preconditions.preference(request.header(b"prefer"), "return").lower()
-        manner = entries.Manner(preconditions.versions, self._strict(request), wanted != "minimal")
+        manner = entries.Manner(preconditions.versions, self._strict(request), wanted)
         mark = _once(request, context.caller)
         if bundle["type"] == "batch":
             return await batch(context, listed, manner, mark)
@@ -133,7 +133,7 @@ class Routes:
             pairs,
             lambda: patching.body(request),
             strict=strict,
-            match=preconditions.versions(request.header(b"if-match"), "If-Match"),
+            match=preconditions.versions(_stated(headers, b"if-match"), "If-Match"),
             none_match=preconditions.versions(request.header(b"if-none-match"), "If-None-Match"),
             modified_since=request.header(b"if-modified-since"),
             none_exist=_utf8(headers[b"if-none-exist"]).strip() if b"if-none-exist" in headers else None,
@@ -165,6 +165,11 @@ def _once(request: Request, caller: Caller) -> tuple[str, str] | None:
     return checked_key(key.decode("latin-1")), mark
 
 
+def _stated(headers: Headers, name: bytes) -> str:
+    """A header, "" where there is none; a blank one is not that, for a guard that was meant must not get lost."""
+    return headers[name].decode("latin-1") or " " if name in headers else ""
+
+
 def _utf8(header: bytes) -> str:
     try:
         return header.decode()
@@ -192,9 +197,7 @@ def _written(answer: Answer, request: Request) -> Response:
     if wanted == "minimal":
         response.body = b""
     elif wanted == "operationoutcome":
-        said = "created" if answer.status == 201 else "done"
-        issue = Issue(Kind.INFORMATIONAL, f"{said}: {answer.location}", severity="information")
-        response.body = document.dumps(operation_outcome([issue, *answer.remarks]))
+        response.body = document.dumps(answer.report)
     return response
 
 

@@ -39,7 +39,7 @@ async def _one(context: Context, entry: dict[str, Any], manner: entries.Manner, 
             return await once(own, *mark, lambda inside: perform(inside, call))
 
         answer = await audited(context, call, work)
-        return entries.answered(answer, with_body=manner.with_body or call.method == "GET")
+        return entries.answered(answer, call.method, manner.wanted)
     except FhirError as error:
         return entries.refused(error)
     except Exception:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fhir_sched import codec, rendering
 from fhir_sched.auditing import Trail
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource, Source
-from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.parse import Parser
 from fhir_sched.security import view
@@ -94,6 +95,12 @@ class Answer:
     location: str = ""
     headers: tuple[tuple[str, str], ...] = field(default=())
     remarks: tuple[Issue, ...] = ()
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The OperationOutcome of a change that was made (R4 3.1.0.1.8)."""
+        said = f"{'created' if self.status == 201 else 'done'}: {self.location}"
+        return operation_outcome([Issue(Kind.INFORMATIONAL, said, severity="information"), *self.remarks])
 
 
 @dataclass(frozen=True, slots=True)

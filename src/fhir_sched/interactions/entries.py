@@ -5,7 +5,7 @@ What a batch and a transaction share. Knows nothing of the order in which entrie
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -24,18 +24,26 @@ _STATUS = {
     403: "403 Forbidden", 404: "404 Not Found", 405: "405 Method Not Allowed", 409: "409 Conflict", 410: "410 Gone",
     412: "412 Precondition Failed", 422: "422 Unprocessable Entity",
 }  # fmt: skip
+_ANSWERED = {
+    "search": "bdl-2: only an entry of a searchset has a search",
+    "response": "bdl-4: a batch or transaction is asked for; its answer alone has a response",
+}
 METHODS = ("DELETE", "POST", "PUT", "PATCH", "GET", "HEAD")
 
+_BRIEF = ("minimal", "operationoutcome")
 Versions = Callable[[str, str], Condition | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How entries are read and answered: ETags by `versions`, unknown parameters refused, bodies sent back."""
+    """How entries are read and answered: ETags by `versions`, unknown parameters refused, changes told as `wanted`.
+
+    `wanted` is the word of `Prefer: return=` in small letters, or "".
+    """
 
     versions: Versions
     strict: bool
-    with_body: bool
+    wanted: str
 
 
 def checked(bundle: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,23 +60,27 @@ def checked(bundle: dict[str, Any]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = bundle.get("entry", [])
     if len(entries) > MAX_ENTRIES:
         raise FhirError(Kind.TOO_LONG, f"a Bundle may have {MAX_ENTRIES} entries, not {len(entries)}", "Bundle.entry")
-    missing = [
-        Issue(
-            Kind.INVARIANT,
-            "bdl-3: an entry of a batch or transaction needs a request",
-            f"Bundle.entry[{index}].request",
-        )
-        for index, entry in enumerate(entries)
-        if "request" not in entry
-    ]
-    missing += [
-        Issue(Kind.REQUIRED, "a POST or PUT needs a resource", f"Bundle.entry[{index}].resource")
-        for index, entry in enumerate(entries)
-        if _lacks_resource(entry)
-    ]
-    if missing:
-        raise FhirError.of(missing)
+    broken = list(_broken(bundle, entries))
+    if broken:
+        raise FhirError.of(broken)
     return entries
+
+
+def _broken(bundle: dict[str, Any], entries: list[dict[str, Any]]) -> Iterator[Issue]:
+    """What breaks the invariants of a Bundle (R4 2.36.3.1), and entries without the resource that they write."""
+    if "total" in bundle:
+        yield Issue(Kind.INVARIANT, "bdl-1: only a searchset or history has a total", "Bundle.total")
+    for index, entry in enumerate(entries):
+        place = f"Bundle.entry[{index}]"
+        if "request" not in entry:
+            yield Issue(Kind.INVARIANT, "bdl-3: an entry of a batch or transaction needs a request", f"{place}.request")
+        for name, rule in _ANSWERED.items():
+            if name in entry:
+                yield Issue(Kind.INVARIANT, rule, f"{place}.{name}")
+        if "/_history/" in entry.get("fullUrl", ""):
+            yield Issue(Kind.INVARIANT, "bdl-8: a fullUrl names no version", f"{place}.fullUrl")
+        if _lacks_resource(entry):
+            yield Issue(Kind.REQUIRED, "a POST or PUT needs a resource", f"{place}.resource")
 
 
 def _lacks_resource(entry: dict[str, Any]) -> bool:
@@ -91,7 +103,7 @@ def call(context: Context, entry: dict[str, Any], manner: Manner) -> Call:
     resource = entry.get("resource")
     return Call(
         request["method"],
-        [unquote(part) for part in url.path.rstrip("/").split("/")],
+        [unquote(part) for part in url.path.rstrip("/").split("/")] if url.path.strip("/") else [],
         form(url.query),
         lambda: resource if isinstance(resource, dict) else {},
         strict=manner.strict,
@@ -102,8 +114,8 @@ def call(context: Context, entry: dict[str, Any], manner: Manner) -> Call:
     )
 
 
-def answered(answer: Answer, *, with_body: bool) -> bytes:
-    """The response entry of an answer."""
+def answered(answer: Answer, method: str, wanted: str) -> bytes:
+    """The response entry of an answer; `wanted` is what `Prefer: return=` says of changes."""
     response: dict[str, Any] = {"status": _STATUS.get(answer.status, str(answer.status))}
     if answer.location:
         response["location"] = answer.location
@@ -111,12 +123,14 @@ def answered(answer: Answer, *, with_body: bool) -> bytes:
         response["etag"] = etag(answer.version)
     if answer.modified is not None:
         response["lastModified"] = last_updated(answer.modified)
-    if answer.remarks:
+    if wanted == "operationoutcome" and answer.location:
+        response["outcome"] = answer.report
+    elif answer.remarks:
         response["outcome"] = operation_outcome(answer.remarks)
     entry: dict[str, Any] = {"response": response}
     if answer.location:
         entry = {"fullUrl": answer.location.partition("/_history/")[0], **entry}
-    if answer.body and with_body:
+    if answer.body and (method == "GET" or (method != "HEAD" and wanted not in _BRIEF)):
         entry = {"resource": orjson.Fragment(answer.body), **entry}
     return orjson.dumps(entry)
 

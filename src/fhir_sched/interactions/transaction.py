@@ -2,11 +2,12 @@
 
 Ids of new resources are chosen before anything is written, so that entries may refer to each other in any direction;
 DELETE, POST, PUT and PATCH, GET run in that order, and of the POSTs first what others stand on. `ifMatch` compares
-with the version before the transaction.
+with the version before the transaction; a reference by search finds what the entries before it have made.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from fhir_sched.definition import Resource
 from fhir_sched.interactions import entries
 from fhir_sched.interactions.audited import tell
 from fhir_sched.interactions.call import Call
+from fhir_sched.interactions.changes import Changes
 from fhir_sched.interactions.conditional import only_match
 from fhir_sched.interactions.context import Answer, Context, version_conflict
 from fhir_sched.interactions.dispatch import criteria, perform
@@ -25,6 +27,8 @@ from fhir_sched.interactions.read import visible
 from fhir_sched.outcome import FhirError, Issue, Kind
 from fhir_sched.resources import RESOURCES
 
+_RELATIVE = re.compile(r"[A-Z][A-Za-z]+/[A-Za-z0-9.-]{1,64}")
+_RESTFUL = re.compile(rf"(https?://.+)/{_RELATIVE.pattern}")
 _FIRST = {"Schedule": 0, "Slot": 1, "Appointment": 2}
 _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
 
@@ -41,17 +45,21 @@ async def transaction(context: Context, listed: list[dict[str, Any]], manner: en
     async def all_of_them(work: Work) -> Answer:
         told.clear()
         inside = replace(context, work=work)
-        prepared = await _prepared(inside, listed, calls)
+        prepared, resolver = await _prepared(inside, listed, calls)
+        changes = Changes(inside, calls)
         answers: dict[int, bytes] = {}
         for index in sorted(range(len(prepared)), key=lambda i: _turn(prepared[i])):
+            call = await resolver.ready(index, prepared[index])
             own = replace(inside, trail=None if inside.trail is None else inside.trail.entry())
             try:
-                answer = await perform(own, prepared[index])
+                await changes.claim(index, call)
+                answer = await perform(own, call)
             except FhirError as error:
                 raise _at(index, error) from error
+            changes.made(index, call, answer)
             if own.trail is not None and not (own.trail.written or own.trail.operated):
-                told.append((prepared[index], answer))
-            answers[index] = entries.answered(answer, with_body=manner.with_body or prepared[index].method == "GET")
+                told.append((call, answer))
+            answers[index] = entries.answered(answer, call.method, manner.wanted)
         return Answer(200, entries.response_bundle("transaction", [answers[index] for index in range(len(prepared))]))
 
     try:
@@ -86,7 +94,7 @@ def _at(index: int, error: FhirError) -> FhirError:
 
 
 def _turn(call: Call) -> tuple[int, int]:
-    rank = _FIRST.get(call.path[0], 3)
+    rank = _FIRST.get(call.path[0], 3) if call.path else 3
     return _ORDER.get(call.method, 4), -rank if call.method == "DELETE" else rank
 
 
@@ -104,8 +112,8 @@ def _refuse_overlap(calls: list[Call]) -> None:
                 )
 
 
-async def _prepared(context: Context, listed: list[dict[str, Any]], calls: list[Call]) -> list[Call]:
-    """The calls with ids chosen, preconditions checked, conditional creates decided and references put in."""
+async def _prepared(context: Context, listed: list[dict[str, Any]], calls: list[Call]) -> tuple[list[Call], _Resolver]:
+    """The calls with ids chosen, preconditions checked and conditional creates decided; and who puts references in."""
     await _check_versions(context, calls)
     named: dict[str, str] = {}
     prepared = list(calls)
@@ -121,12 +129,8 @@ async def _prepared(context: Context, listed: list[dict[str, Any]], calls: list[
                 named[full_url] = reference
         elif full_url and len(call.path) == 2 and not full_url.startswith(context.base):
             named[full_url] = "/".join(call.path)
-    resolver = _Resolver(context, named)
-    for index, call in enumerate(prepared):
-        if call.method in ("POST", "PUT", "PATCH"):
-            body = await resolver.resolved(index, call.body())
-            prepared[index] = replace(prepared[index], match=None, body=_given(body))
-    return [replace(call, match=None) if call.method == "DELETE" else call for call in prepared]
+    without = [call if call.method in ("GET", "HEAD") else replace(call, match=None) for call in prepared]
+    return without, _Resolver(context, named, [entry.get("fullUrl", "") for entry in listed])
 
 
 async def _created(context: Context, call: Call, index: int) -> tuple[Call, str]:
@@ -148,7 +152,7 @@ async def _check_versions(context: Context, calls: list[Call]) -> None:
     """Locks what `ifMatch` speaks of, in one order for all, and compares with the versions before the transaction."""
     wanted = []
     for index, call in enumerate(calls):
-        resource = RESOURCES.get(call.path[0])
+        resource = RESOURCES.get(call.path[0]) if call.path else None
         found = resource.parse_id(call.path[1]) if resource is not None and len(call.path) == 2 else None
         if resource is not None and found is not None and call.match is not None and call.method != "GET":
             wanted.append((found[0].table, found[1], index, call.match, resource))
@@ -174,9 +178,15 @@ def _given(body: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 class _Resolver:
     """Puts the ids of this transaction where entries refer to each other, and finds conditional references."""
 
-    def __init__(self, context: Context, named: dict[str, str]) -> None:
-        self.context, self.named = context, named
+    def __init__(self, context: Context, named: dict[str, str], full_urls: list[str]) -> None:
+        self.context, self.named, self.full_urls = context, named, full_urls
         self.found: dict[str, str] = {}
+
+    async def ready(self, index: int, call: Call) -> Call:
+        """The call with its references put in."""
+        if call.method not in ("POST", "PUT", "PATCH"):
+            return call
+        return replace(call, body=_given(await self.resolved(index, call.body())))
 
     async def resolved(self, index: int, value: Any) -> Any:
         """The same document with every reference, uri and narrative link to a `fullUrl` replaced."""
@@ -193,13 +203,19 @@ class _Resolver:
             return await self._conditional(index, item)
         if key == "div":
             return self._linked(item)
-        if (
-            key == "reference"
-            or key.startswith(("valueUri", "valueUrl", "valueOid", "valueUuid"))
-            or item.startswith("urn:")
-        ):
+        if key == "reference":
+            return self._referred(index, item)
+        if key.startswith(("valueUri", "valueUrl", "valueOid", "valueUuid")) or item.startswith("urn:"):
             return self.named.get(item, item)
         return item
+
+    def _referred(self, index: int, text: str) -> str:
+        """The new id where the text is another entry's fullUrl, or relative to the same root (R4 2.36.4.1)."""
+        whole, _, _ = text.partition("/_history/")
+        if _RELATIVE.fullmatch(whole):
+            rest = _RESTFUL.fullmatch(self.full_urls[index])
+            whole = f"{rest[1] if rest else self.context.base}/{whole}"
+        return self.named.get(text) or self.named.get(whole, text)
 
     def _linked(self, narrative: str) -> str:
         for full_url, reference in self.named.items():
