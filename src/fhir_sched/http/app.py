@@ -22,7 +22,7 @@ from fhir_sched.events.relay import Relay
 from fhir_sched.events.tally import Tally
 from fhir_sched.http import accounting, backlog, negotiate, publishing
 from fhir_sched.http.admission import Gate
-from fhir_sched.http.messages import Pieces, Request, Response
+from fhir_sched.http.messages import Pieces, Request, Response, by_name
 from fhir_sched.http.metrics import Metrics
 from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.http.pages import pages
@@ -150,7 +150,7 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        headers = by_name(scope["headers"])
         request_id = self.observer.request_id(headers.get(b"x-request-id"))
         response = await self._respond(scope, headers, receive, request_id)
         last = self.gate.draining

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from fhir_sched.auditing import Trail
@@ -12,6 +12,7 @@ from fhir_sched.security.caller import Caller
 
 Headers = dict[bytes, bytes]
 Pieces = AsyncGenerator[bytes, None]
+_LISTS = frozenset((b"accept", b"prefer", b"if-match", b"if-none-match"))
 
 
 @dataclass(slots=True)
@@ -59,6 +60,15 @@ class Response:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     content_type: bytes = b"application/fhir+json; charset=utf-8"
     pieces: Pieces | None = None
+
+
+def by_name(sent: Sequence[tuple[bytes, bytes]]) -> Headers:
+    """Headers by name. Of a list that came in several lines all are kept (RFC 9110 5.3), of others the last."""
+    headers = dict(sent)
+    if len(headers) != len(sent):
+        for name in _LISTS & headers.keys():
+            headers[name] = b", ".join(value for key, value in sent if key == name)
+    return headers
 
 
 def only_get(request: Request) -> Response | None:

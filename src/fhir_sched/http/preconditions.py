@@ -10,6 +10,7 @@ from fhir_sched.interactions.context import Condition
 from fhir_sched.outcome import FhirError, Kind
 
 _ETAG = re.compile(r'\s*(?:W/)?"([^"]*)"\s*')
+_VERSION = re.compile(r"0|[1-9][0-9]{0,8}")
 _BARE = re.compile(r"\s*(\d+)\s*")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -27,7 +28,7 @@ def versions(header: str, name: str) -> Condition | None:
         found = _ETAG.fullmatch(part) or (_BARE.fullmatch(part) if name == "If-None-Match" else None)
         if found is None:
             raise FhirError(Kind.VALUE, f'{name} {header!r} is malformed; write W/"3" with the version you have read')
-        versions.append(found[1] if found[1].isascii() and found[1].isdigit() and len(found[1]) < 10 else "0")
+        versions.append(found[1] if _VERSION.fullmatch(found[1]) else "0")
     return Condition(tuple(versions))
 
 

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from fhir_sched import document
 from fhir_sched.http.admission import RETRY_AFTER_S, Gate, overloaded
+from fhir_sched.http.messages import by_name
 from fhir_sched.http.observing import Observer, tenant_key
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
@@ -222,7 +223,7 @@ class Protocol(HttpToolsProtocol):
 
     def _begin(self, scope: dict[str, Any]) -> None:
         self.cycle = exchange = _Exchange(keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
-        task = self.loop.create_task(self._answer(exchange, scope, dict(self.headers)))
+        task = self.loop.create_task(self._answer(exchange, scope, by_name(self.headers)))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
