@@ -33,6 +33,8 @@ RULE_PARTS = (
     ("validTo", "date", "0", "1", "The last day on which the rule holds"),
 )
 """The parts of one weekly rule: name, type of the value, cardinality, meaning."""
+RULE_VALUE_SETS = {"daysOfWeek": "http://hl7.org/fhir/ValueSet/days-of-week|4.0.1"}
+"""R4's value sets that parts of a weekly rule are bound to."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Part:
 
     `server_set` parts are shown, never read. `value` is the FHIR name of the value element, `doc` says what it means.
     `names` is the type of the resources that a reference in it names: who may not read those is not shown the part.
+    `codes` are all codes that it may have, with their meaning, where they are our own; `value_set` is the canonical URL
+    of R4's value set where they are R4's.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Part:
     default: bytes | None = None
     doc: str = ""
     names: str = ""
+    codes: tuple[tuple[str, str], ...] = ()
+    value_set: str = ""
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 from fhir_sched import __version__
-from fhir_sched.availability import RULE_PARTS, Availability
+from fhir_sched.availability import RULE_PARTS, RULE_VALUE_SETS, Availability
 from fhir_sched.definition import Param, Resource, TokenParam, UriParam
 from fhir_sched.extensions import KEPT_PARTS, Extensions, Part
 from fhir_sched.operation import CANONICAL_BASE, Operation, Parameter
@@ -40,7 +40,9 @@ def params(kind: str) -> tuple[Param, ...]:
 @cache
 def definitions() -> dict[str, dict[str, dict[str, Any]]]:
     """The resources by type and id."""
-    found = [(resource.type, part) for resource in RESOURCES.values() for part in _parts(resource.type)]
+    found: list[tuple[str, Part]] = [
+        (resource.type, part) for resource in RESOURCES.values() for part in _parts(resource.type)
+    ]
     found += KEPT_PARTS
     return {
         "StructureDefinition": {part.name: _extension(kind, part) for kind, part in sorted(found, key=_by_name)},
@@ -51,9 +53,8 @@ def definitions() -> dict[str, dict[str, dict[str, Any]]]:
             if param.definition.startswith(CANONICAL_BASE)
         },
         "OperationDefinition": {each.id: _operation(each) for each in OPERATIONS},
-        # None are needed so far: our codes are those of R4.
-        "ValueSet": {},
-        "CodeSystem": {},
+        "ValueSet": {part.name: _value_set(part) for _, part in found if part.codes},
+        "CodeSystem": {part.name: _code_system(part) for _, part in found if part.codes},
         "Basic": {topic.name: _topic(topic) for topic in TOPICS.values()},
     }
 
@@ -100,7 +101,7 @@ def _extension(kind: str, part: Part) -> dict[str, Any]:
                 {"id": "Extension.url", "path": "Extension.url", "fixedUri": part.url},
                 _closed("Extension.value[x]")
                 if complex_one
-                else _value("", part.value.removeprefix("value"), part.names),
+                else _value("", part.value.removeprefix("value"), part.names, _codes_of(part)),
             ]
         },
     }
@@ -110,7 +111,46 @@ def _closed(path: str) -> dict[str, Any]:
     return {"id": path, "path": path, "max": "0"}
 
 
-def _value(prefix: str, kind: str, names: str = "") -> dict[str, Any]:
+def _codes_of(part: Part) -> str:
+    """The canonical URL of the value set that a part's value is from; "" where any value will do."""
+    return f"{_url('ValueSet', part)}|{__version__}" if part.codes else part.value_set
+
+
+def _url(kind: str, part: Part) -> str:
+    return f"{CANONICAL_BASE}{kind}/{part.name}"
+
+
+def _named(kind: str, part: Part) -> dict[str, Any]:
+    """What a CodeSystem and the ValueSet of all its codes have in common."""
+    return {
+        "resourceType": kind,
+        "id": part.name,
+        "url": _url(kind, part),
+        "version": __version__,
+        "name": "".join(word.capitalize() for word in part.name.split("-")),
+        "title": part.name.replace("-", " ").capitalize(),
+        "status": "active",
+        "description": f"The codes of the extension {part.url}.",
+    }
+
+
+def _value_set(part: Part) -> dict[str, Any]:
+    include = {"system": _url("CodeSystem", part), "version": __version__}
+    return {**_named("ValueSet", part), "immutable": True, "compose": {"include": [include]}}
+
+
+def _code_system(part: Part) -> dict[str, Any]:
+    return {
+        **_named("CodeSystem", part),
+        "caseSensitive": True,
+        "valueSet": _url("ValueSet", part),
+        "content": "complete",
+        "count": len(part.codes),
+        "concept": [{"code": code, "definition": f"{meaning}."} for code, meaning in part.codes],
+    }
+
+
+def _value(prefix: str, kind: str, names: str = "", value_set: str = "") -> dict[str, Any]:
     """The element that holds the value; R4 names primitive types with a small first letter."""
     code: dict[str, Any] = {"code": kind[0].lower() + kind[1:]}
     if names:
@@ -120,6 +160,7 @@ def _value(prefix: str, kind: str, names: str = "") -> dict[str, Any]:
         "path": f"Extension{'.extension' if prefix else ''}.value[x]",
         "min": 1,
         "type": [code],
+        **({"binding": {"strength": "required", "valueSet": value_set}} if value_set else {}),
     }
 
 
@@ -221,5 +262,5 @@ def _rule_elements() -> list[dict[str, Any]]:
         listed.append({**here, "definition": meaning, "min": int(low), "max": high})
         listed.append({"id": f"Extension{prefix}.extension", "path": "Extension.extension.extension", "max": "0"})
         listed.append({"id": f"Extension{prefix}.url", "path": "Extension.extension.url", "fixedUri": name})
-        listed.append(_value(prefix, kind))
+        listed.append(_value(prefix, kind, value_set=RULE_VALUE_SETS.get(name, "")))
     return listed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clinic import EXTENSION, Clinic, appointment, as_resource, links, matches, refusal, said, schedule, slot
+from clinic import EXTENSION, Clinic, appointment, as_resource, links, matches, name, refusal, said, schedule, slot
 
 WEEK = [f"2030-01-0{day}T10:00:00Z" for day in range(1, 8)]
 
@@ -241,7 +241,59 @@ def test_a_method_that_a_search_does_not_take_is_refused_before_its_body(clinic:
     assert clinic.http.put("Slot/_search", json={}).status_code == 405
 
 
-@pytest.mark.parametrize("kind", ["ValueSet", "CodeSystem"])
-def test_types_of_which_nothing_is_defined_can_be_searched(clinic: Clinic, kind: str) -> None:
-    assert clinic.bundle(kind)["total"] == 0
-    assert kind in said(clinic.http.get(f"{kind}/x"), 404)
+def test_the_codes_of_our_own_are_defined_and_those_of_an_appointment(clinic: Clinic) -> None:
+    (codes,), (values,) = (clinic.matches(kind) for kind in ("CodeSystem", "ValueSet"))
+    assert values["compose"] == {"include": [{"system": codes["url"], "version": codes["version"]}]}
+    assert (codes["valueSet"], codes["count"]) == (values["url"], 3)
+    assert clinic.matches(f"CodeSystem?url={codes['url']}") == [codes]
+    assert as_resource(clinic.http.get(f"ValueSet/{values['id']}")) == values
+    extension = as_resource(clinic.http.get("StructureDefinition/appointment-source"))
+    (bound,) = [each["binding"] for each in extension["differential"]["element"] if "binding" in each]
+    assert bound == {"strength": "required", "valueSet": f"{values['url']}|{values['version']}"}
+    made = clinic.booked(clinic.slot(clinic.schedule(), WEEK[0]))
+    (source,) = [each["valueCode"] for each in made["extension"] if each["url"] == extension["url"]]
+    assert source in [each["code"] for each in codes["concept"]]
+    assert "CodeSystem" in said(clinic.http.get("CodeSystem/x"), 404)
+
+
+def test_definitions_are_searched_by_a_form_too(clinic: Clinic) -> None:
+    found = clinic.http.post("StructureDefinition/_search?_id=hold-expires,x", data={"url": f"{EXTENSION}hold-expires"})
+    assert found.status_code == 415  # the client's default is JSON
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for strict in ({}, {"Prefer": "handling=strict"}):
+        answer = clinic.http.post(
+            "StructureDefinition/_search?_id=hold-expires,x",
+            content=f"url={EXTENSION}hold-expires",
+            headers=form | strict,
+        )
+        assert [each["id"] for each in matches(as_resource(answer))] == ["hold-expires"]
+    assert "foo" in said(clinic.http.post("ValueSet/_search", content="foo=1", headers={**form, **strict}), 400)
+    refused = clinic.http.get("StructureDefinition/_search")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
+    assert clinic.http.options("StructureDefinition/_search").headers["allow"] == "POST, OPTIONS"
+    batch = {"request": {"method": "POST", "url": "StructureDefinition/_search?_id=hold-expires"}}
+    entry = clinic.http.post("", json={"resourceType": "Bundle", "type": "batch", "entry": [batch]}).json()["entry"][0]
+    assert entry["resource"]["total"] == 1
+
+
+# headers
+
+
+def test_a_list_in_several_header_lines_is_one_list(clinic: Clinic) -> None:
+    made = clinic.slot(clinic.schedule(), WEEK[0])
+    xml = [("Accept", "text/plain"), ("Accept", "application/fhir+xml;q=0.9"), ("Accept", "application/json;q=0.5")]
+    assert clinic.http.get(name(made), headers=xml).headers["content-type"].startswith("application/fhir+xml")
+    both = [("Prefer", "handling=strict"), ("Prefer", "return=minimal")]
+    for lines in (both, both[::-1]):
+        assert clinic.http.get("Slot?statsu=free", headers=lines).status_code == 400
+        assert clinic.http.post("Schedule", json=schedule(), headers=lines).content == b""
+    current = [("If-Match", 'W/"1"'), ("If-Match", 'W/"7"')]
+    assert clinic.http.put(name(made), json=made, headers=current).status_code == 200
+    known = [("If-None-Match", 'W/"2"'), ("If-None-Match", 'W/"7"')]
+    assert clinic.http.get(name(made), headers=known).status_code == 304
+
+
+@pytest.mark.parametrize(("version", "status"), [("", 400), ('W/"01"', 412), ('W/"1"', 200), ('"1"', 200)])
+def test_a_guard_that_was_meant_does_not_get_lost(clinic: Clinic, version: str, status: int) -> None:
+    made = clinic.slot(clinic.schedule(), WEEK[0])
+    assert clinic.put(made, If_Match=version).status_code == status

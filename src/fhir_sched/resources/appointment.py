@@ -61,6 +61,11 @@ _APPOINTMENTS = Source(
                     "source",
                     "valueCode",
                     server_set=True,
+                    codes=(
+                        ("staff", "Somebody of the clinic, or another program that says nothing else"),
+                        ("portal", "The patient"),
+                        ("hl7", "Another system, such as an HL7 feed"),
+                    ),
                     doc="Who made the appointment: staff, portal (the patient) or hl7 (another system). Set by the server.",
                 ),
                 Flag(
