@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from clinic import Clinic, Resource, appointment, as_resource, later, links, matches, name, refusal, row_id
+from fhir_sched.xml import from_xml
 
 COUNT = 47
 
@@ -264,3 +265,22 @@ def test_a_broken_token_is_400(shared: Clinic, filled: list[Resource]) -> None:
 
 def test_depth_is_no_reason_to_be_refused(shared: Clinic, filled: list[Resource]) -> None:
     assert len(_walk(shared, "Slot?_count=1")) == COUNT + 5
+
+
+@pytest.mark.parametrize("path", ["Slot", "Slot/_history", "_history"])
+def test_the_next_page_has_the_form_of_the_first(clinic: Clinic, path: str) -> None:
+    of = clinic.schedule()
+    for hour in (9, 10, 11):
+        clinic.slot(of, f"2030-01-01T{hour:02d}:00:00Z")
+    seen, url = 0, f"{clinic.base}/{path}?_format=xml&_pretty=true&_count=1"
+    while url:
+        answer = clinic.http.get(url)
+        assert answer.headers["content-type"].startswith("application/fhir+xml")
+        bundle = from_xml(answer.content)
+        assert "_format=xml&_pretty=true" in links(bundle)["self"]
+        url = links(bundle).get("next", "")
+        seen += len(bundle["entry"])
+    assert seen == (4 if path == "_history" else 3)
+    plain = links(clinic.bundle(f"{path}?_count=1"))["next"]
+    assert "_format" not in plain
+    assert clinic.http.get(f"{plain}&_format=xml").status_code == 200

@@ -16,6 +16,7 @@ from fhir_sched.definition import Resource, Source
 from fhir_sched.interactions.context import Answer, Context, etag, last_updated, located, not_found
 from fhir_sched.outcome import FhirError, Kind
 from fhir_sched.search import page, values, versions
+from fhir_sched.search.parse import NOT_OURS, presented
 from fhir_sched.search.query import Position
 from fhir_sched.search.result import DEFAULT_COUNT, MAX_COUNT, count
 from fhir_sched.security.decision import Decision, decide
@@ -23,7 +24,6 @@ from fhir_sched.security.guard import refused
 from fhir_sched.subset import PARAMETERS, Part, part
 
 Row = Sequence[bytes | None]
-NOT_OURS = frozenset({"_format", "_pretty"})
 _KNOWN = frozenset({"_count", "_since", "_at", page.PARAMETER, *PARAMETERS})
 
 
@@ -87,6 +87,7 @@ class Asked:
     span: versions.Span
     part: Part
     used: tuple[tuple[str, str], ...]
+    presented: tuple[tuple[str, str], ...]
     tie: str
 
 
@@ -125,7 +126,7 @@ def asked(
     )
     if span.position is not None and span.position.backward:
         raise FhirError(Kind.VALUE, f"{page.PARAMETER} is not a page of this history")
-    return Asked(span, part(given.items()), used, tie)
+    return Asked(span, part(given.items()), used, presented(pairs), tie)
 
 
 def _since(text: str) -> str:
@@ -185,11 +186,12 @@ def _bundle(
 ) -> bytes:
     shown = found[: wanted.span.count]
     position = wanted.span.position
+    repeated = (*wanted.used, *wanted.presented)
 
     def link(place: Position) -> str:
-        return url(context.base, path, [*wanted.used, (page.PARAMETER, page.encode(place, wanted.tie))])
+        return url(context.base, path, [*repeated, (page.PARAMETER, page.encode(place, wanted.tie))])
 
-    first = url(context.base, path, wanted.used)
+    first = url(context.base, path, repeated)
     links = [{"relation": "self", "url": first if position is None else link(position)}]
     if position is not None:
         links.append({"relation": "first", "url": first})

@@ -89,7 +89,7 @@ async def _counted(context: Context, query: Query, limit: int | None) -> int:
 
 
 def _self(context: Context, query: Query) -> str:
-    return url(context.base, _path(query), query.used)
+    return url(context.base, _path(query), (*query.used, *query.presented))
 
 
 def _path(query: Query) -> str:
@@ -101,7 +101,7 @@ def _links(
 ) -> list[tuple[str, str]]:
     """self, and where there are other pages first, next and previous."""
     here = _self(context, query)
-    joint = "&" if query.used else "?"
+    joint = "&" if query.used or query.presented else "?"
 
     def link(position: Position) -> str:
         tie = page.digest(context.tenant, _path(query), query.used)

@@ -50,6 +50,7 @@ class Parser:
         `tied` what the links repeat although it was read elsewhere.
         """
         draft = Draft(conditions=list(within), used=list(tied))
+        pairs = list(pairs)
         given = [(name, text) for name, text in pairs if name not in NOT_OURS]
         if len(given) > MAX_PARAMETERS:
             raise FhirError(Kind.VALUE, f"a search takes at most {MAX_PARAMETERS} parameters, not {len(given)}")
@@ -64,7 +65,7 @@ class Parser:
             draft.issues.extend(Issue(Kind.NOT_SUPPORTED, why.replace(_UNUSED, "")) for why in draft.ignored)
         if draft.issues:
             raise FhirError.of(draft.issues)
-        return self._finish(resource, draft, resource.type if path is None else path)
+        return self._finish(resource, draft, resource.type if path is None else path, presented(pairs))
 
     def _read(self, resource: Resource, name: str, text: str, draft: Draft) -> None:
         reader = READERS.get(name.partition(":")[0])
@@ -77,7 +78,7 @@ class Parser:
         if name != page.PARAMETER:
             draft.used.append((name, text))
 
-    def _finish(self, resource: Resource, draft: Draft, path: str) -> Query:
+    def _finish(self, resource: Resource, draft: Draft, path: str, presented: tuple[tuple[str, str], ...]) -> Query:
         first = resource.default_sort
         sort = tuple(draft.sort) or (Sort(resource.param[first.removeprefix("-")], first.startswith("-")),)
         summary = draft.single.get("_summary", "")
@@ -100,6 +101,7 @@ class Parser:
             summary="" if summary in ("false", "count") else summary,
             elements=named(draft.single.get("_elements", "")),
             path=path,
+            presented=presented,
         )
 
     # Conditions
@@ -203,6 +205,11 @@ class Parser:
             return self.condition(resource, name, text, depth + 1)
         except UnknownParameterError as unknown:
             raise FhirError(Kind.NOT_SUPPORTED, str(unknown).replace(_UNUSED, "")) from None
+
+
+def presented(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What is said of the answer's form: links repeat it, so that the next page comes like the first."""
+    return tuple((name, text) for name, text in pairs if name in NOT_OURS and text)
 
 
 def modifiers(param: Param) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ class Query:
     summary: str = ""
     elements: tuple[str, ...] = ()
     path: str | None = None
+    presented: tuple[tuple[str, str], ...] = ()
     also: tuple[Query, ...] = ()
 
     @property
