@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any, TypeVar
 
 import httpx
@@ -296,6 +297,66 @@ def test_an_offer_that_lapses_goes_to_the_next(clinic: Clinic) -> None:
         connection.execute("select fhir_sched_lapse_holds(%s, %s)", [clinic.tenant, [row_id(slot)]])
     _offered(clinic, BOB)
     assert _offers(clinic) == [(row_id(ann), row_id(slot), "lapsed"), (row_id(bob), row_id(slot), None)]
+
+
+def test_an_offer_that_is_over_keeps_nobody_from_the_next(clinic: Clinic, database: Database) -> None:
+    ann, bob = _waits(clinic, ANN, priority=1), _waits(clinic, BOB, priority=2)
+    of = clinic.schedule()
+    ten = clinic.slot(of, TEN, appointmentType=CHECKUP)
+    booked = clinic.booked(ten, patient=CAT)
+    nine = clinic.slot(of, NINE)
+    (held,) = _offered(clinic, ANN)
+    clinic.sql("update slots set appointment_type = null where id = %s", row_id(ten))
+    with database.connect_admin() as other, other.transaction():
+        # both at one moment: her offer is over, and another slot becomes free
+        other.execute("select set_config('app.writer', 'other', true)")
+        other.execute(
+            "update appointments set hold_expires_at = clock_timestamp() - interval '1 ms' where id = %s",
+            [row_id(held)],
+        )
+        other.execute("update appointments set status = 'cancelled' where id = %s", [row_id(booked)])
+    _offered(clinic, ANN, BOB)
+    assert _offers(clinic) == [
+        (row_id(ann), row_id(nine), "lapsed"),
+        (row_id(ann), row_id(ten), None),
+        (row_id(bob), row_id(nine), None),
+    ]
+
+
+def test_two_cancellations_at_once_with_three_who_wait_go_to_the_first_two(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    slots = [clinic.slot(of, start, appointmentType=ROUTINE) for start in (NINE, TEN)]
+    booked = [clinic.booked(slot, patient="Patient/other") for slot in slots]
+    last, second, first = (_waits(clinic, who, priority=rank) for who, rank in ((CAT, 2), (BOB, 1), (ANN, 1)))
+    del last
+    start = Barrier(2)
+
+    def cancel(each: Resource) -> None:
+        start.wait()
+        _cancel(clinic, each)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(cancel, booked))
+    _offered(clinic, ANN, BOB)
+    _looked(clinic)
+    offers = _offers(clinic)
+    assert {entry for entry, _, _ in offers} == {row_id(first), row_id(second)}
+    assert offers[0][0] == row_id(second), "of one priority the older comes first"
+    assert {slot for _, slot, _ in offers} == {row_id(slot) for slot in slots}
+    assert clinic.found(f"Appointment?status=pending&patient={CAT}") == []
+
+
+def test_nobody_is_moved_onto_what_is_offered_to_another(clinic: Clinic) -> None:
+    of = clinic.schedule()
+    later_on = clinic.slot(of, ELEVEN, appointmentType=CHECKUP)
+    mine = clinic.booked(later_on, patient=CAT)
+    _waits(clinic, ANN)
+    slot = clinic.slot(of, NINE)
+    (held,) = _offered(clinic, ANN)
+    moved = {"slot": [{"reference": name(slot)}], "start": slot["start"], "end": slot["end"]}
+    refusal(clinic.put({**mine, **moved}), 409)
+    assert (clinic.read(mine), clinic.read(held)) == (mine, held)
+    assert [clinic.read(each)["status"] for each in (slot, later_on)] == ["busy-tentative", "busy"]
 
 
 @pytest.mark.parametrize("leave", ["cancelled", "fulfilled", "deleted"])

@@ -33,6 +33,7 @@ _AT_ONCE = 500
 
 _TENANTS = Fragment("select fhir_sched_tenants_with_openings()::text")
 _WITHDRAW = Fragment("select fhir_sched_withdraw_offers()")
+_LAPSE = "select fhir_sched_lapse_holds($1::uuid, null)"
 _NEXT = "select opening, slot, entry, expires_at, waiting_ahead from fhir_sched_next_offer($1::integer)"
 _DROP = "select fhir_sched_drop_opening($1::bigint)"
 _RECORD = """
@@ -101,6 +102,8 @@ class Offering:
 
     async def _tenant(self, tenant: str) -> int:
         await self._lanes.write(tenant, _WITHDRAW)
+        # an offer that is over would keep its entry from the slot that just became free
+        await self._lanes.write(tenant, Fragment(_LAPSE, (tenant.encode(),)))
         made = 0
         for _ in range(_AT_ONCE):
             offered = await self._lanes.retry(lambda: self._offer(tenant))
