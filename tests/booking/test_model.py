@@ -134,8 +134,8 @@ class WaitingGame(Game):
 
     @invariant()
     def the_tables_hold_what_the_model_holds(self) -> None:
-        """Nobody waits for a slot that has just become free."""
-        self._settle()
+        """Nobody waits for a slot that has just become free; what is over has lapsed, as the worker lets it first."""
+        self._tidy()
         super().the_tables_hold_what_the_model_holds()
         free = {key for key, slot in self.diary.slots.items() if slot.status == "free"}
         before, self.free = self.free, free
