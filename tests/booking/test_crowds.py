@@ -81,6 +81,57 @@ def test_of_several_slots_of_which_one_is_taken_none_is_held(clinic: Clinic) -> 
     assert clinic.read(first)["status"] == "free"
 
 
+def test_of_32_who_want_one_of_three_places_three_get_one_and_the_slot_is_free_until_then(clinic: Clinic) -> None:
+    three = [{"url": EXTENSION + "slot-capacity", "valueInteger": 3}]
+    slot = clinic.slot(clinic.schedule(), "2031-06-02T09:00:00Z", extension=three)
+    people = [appointment(slot, patient=f"Patient/{uuid4()}", doctor="Practitioner/teacher") for _ in range(CLIENTS)]
+    answers = at_once(clinic, [posted(each) for each in people])
+    assert Counter(answer.status_code for answer in answers) == {201: 3, 409: CLIENTS - 3}
+    assert all(refusal(answer, 409) for answer in answers if answer.status_code == 409)
+    told = clinic.sql(
+        "select payload -> 'row' ->> 'status' from outbox where aggregate_id = %s order by id", row_id(slot)
+    )
+    assert [status for (status,) in told] == ["free", "busy"]
+    assert len(clinic.found(f"Appointment?slot={name(slot)}")) == 3
+    assert lawful(clinic)
+
+
+def test_of_a_hold_and_a_series_that_want_one_slot_one_gets_it(clinic: Clinic) -> None:
+    for _ in range(5):
+        of = clinic.schedule()
+        weeks = [clinic.slot(of, f"2031-06-{day:02}T09:00:00Z") for day in (2, 9, 16)]
+        first = {"name": "appointment", "resource": appointment(weeks[0], patient="Patient/weekly")}
+        series = {"resourceType": "Parameters", "parameter": [first, {"name": "count", "valuePositiveInt": 3}]}
+        asks: list[Callable[[httpx.Client], httpx.Response]] = [
+            lambda http: http.post("Appointment/$book-series", json=series),  # noqa: B023 - asked at once
+            invoked("hold", proposal(weeks[1], f"Patient/{uuid4()}")),
+        ]
+        booked, kept = at_once(clinic, asks)
+        assert sorted((booked.status_code, kept.status_code)) == [200, 409], (booked.text, kept.text)
+        statuses = [clinic.read(each)["status"] for each in weeks]
+        assert statuses == (["busy"] * 3 if booked.status_code == 200 else ["free", "busy-tentative", "free"])
+        assert lawful(clinic)
+
+
+def test_a_proposal_of_a_slot_that_changed_rules_took_back_is_not_available(clinic: Clinic) -> None:
+    of = clinic.schedule(extension=rules(("09:00:00", "11:00:00", 30)))
+    generate = f"{name(of)}/$generate-slots?{DAYS}"
+    clinic.http.post(generate).raise_for_status()
+    slots = clinic.matches(f"Slot?schedule={name(of)}&status=free&_sort=start")
+    kept = held(clinic, slots[0])
+    clinic.put({**clinic.read(of), "extension": rules(("10:00:00", "11:00:00", 30))}).raise_for_status()
+    still = clinic.http.post("Appointment/$book", json=reference(proposal(slots[-1])))
+    assert still.status_code == 200, "the rules give it as before"
+    clinic.http.post(generate).raise_for_status()
+    gone = slots[1]
+    assert clinic.read(gone)["status"] == "entered-in-error"
+    for operation in ("hold", "book"):
+        refusal(clinic.http.post(f"Appointment/${operation}", json=reference(proposal(gone))), 409)
+    assert clinic.read(gone)["status"] == "entered-in-error"
+    assert clinic.http.post("Appointment/$book", json=reference(kept["id"])).status_code == 200, "what was held stays"
+    assert lawful(clinic)
+
+
 def test_of_32_who_confirm_renew_and_give_up_one_hold_it_ends_in_one_way(clinic: Clinic) -> None:
     for _ in range(5):
         slot = clinic.slot(clinic.schedule(), "2031-06-02T09:00:00Z")
