@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
+from urllib.parse import quote
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import Source
@@ -27,6 +28,8 @@ MAX_QUERY: Final = 8192
 """Characters of a query that are kept."""
 _READING: Final = frozenset({"GET", "HEAD"})
 _BY_METHOD: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_PATH: Final = "!$&'()*+,/:;=@~"
+"""What may stand in a URL's path as it is (RFC 3986 3.3)."""
 _OPENING: Final = len(b'"reference":"')
 _BARE: Final = re.compile(rb'"reference"\s*:\s*"([^"\\]*Patient/[^"\\]+)"')
 _TOKEN: Final = re.compile(r"(?i)(access_token=)[^&]*")
@@ -136,7 +139,9 @@ def query_of(path: Sequence[str], *parts: str) -> str | None:
     text = "&".join(part for part in parts if part)
     if not text:
         return None
-    return _TOKEN.sub(r"\1…", f"{'/'.join(path)}?{text}")[:MAX_QUERY]
+    if "access_token=" in text.lower():
+        text = _TOKEN.sub(r"\1…", text)
+    return f"{quote('/'.join(path), safe=_PATH)}?{text}"[:MAX_QUERY]
 
 
 # A change and its event in one statement

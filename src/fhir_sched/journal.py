@@ -1,4 +1,4 @@
-"""The events of reads and refusals: gathered in memory, written in batches by a task of their own. R4 6.4, IHE BALP.
+"""The events of reads and refusals: gathered as rows, written in batches by a task of their own. R4 6.4, IHE BALP.
 
 Laws: to note an event costs a request a few microseconds and never a wait; memory is bounded, and what finds no room is
 counted; a batch that could not be written is written again and stands there once. What `kill -9` takes with it is what
@@ -13,6 +13,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,6 @@ from fhir_sched.auditing import Trail
 from fhir_sched.outcome import FhirError, Kind
 
 if TYPE_CHECKING:
-    from fhir_sched.db.fragment import Fragment
     from fhir_sched.db.lanes import Lanes
     from fhir_sched.security.caller import Caller
 
@@ -31,13 +31,13 @@ log = logging.getLogger("fhir_sched.audit")
 ROOM: Final = 20_000
 """Events that wait in memory at most, while the database is away."""
 BATCH: Final = 500
+"""Events of one tenant that are written together at most, but for the patients that the last of them names."""
 EVERY_S = 1.0
 """How long an event waits for others at most."""
 UNKNOWN_ROOM: Final = 200
 """Events of requests without a valid token between two batches: whoever has none can't push out what others did."""
 _LAST_S: Final = 2.0
-_MANY: Final = 1000
-_AT_ONCE: Final = 50
+_PASSING: Final = frozenset({Kind.UNAVAILABLE, Kind.THROTTLED, Kind.LOCK})
 _CALLER: Final = 10
 
 
@@ -46,10 +46,9 @@ class Journal:
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._notes: list[Note] = []
         self._open: dict[str, Batch] = {}
-        self._batches: deque[tuple[str, Fragment, int]] = deque()
-        self._waiting, self._room = 0, ROOM
+        self._full: deque[Batch] = deque()
+        self._waiting = 0
         self._unknown = 0
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -67,11 +66,12 @@ class Journal:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         try:
+            self._gather()
             async with asyncio.timeout(_LAST_S):
                 await self._write()
         except TimeoutError:
-            self.dropped += self._waiting + len(self._notes)
-            log.exception("%d audit events could not be written before the end", self._waiting + len(self._notes))
+            self.dropped += self._waiting
+            log.exception("%d audit events could not be written before the end", self._waiting)
 
     def trail(self, tenant: str, caller: Caller, address: str, request_id: bytes) -> Trail:
         """What a request takes along to the changes that it makes."""
@@ -124,9 +124,7 @@ class Journal:
 
     def add(self, note: Note) -> None:
         """Remember one interaction, if there is room."""
-        notes = self._notes
-        number = len(notes)
-        if number >= self._room:
+        if self._waiting >= ROOM:
             self.dropped += 1
             return
         if note[_CALLER] is None:
@@ -134,58 +132,53 @@ class Journal:
             if self._unknown > UNKNOWN_ROOM:
                 self.dropped += 1
                 return
-        notes.append(note)
+        tenant = note[0]
+        batch = self._open.get(tenant)
+        if batch is None:
+            batch = self._open[tenant] = Batch(tenant, self.server)
+        before = batch.number
+        batch.add(note)
+        number = batch.number
+        self._waiting += number - before
         if number >= BATCH:
+            self._full.append(self._open.pop(tenant))
             self._wake.set()
 
     # writing
 
     async def _write_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + EVERY_S
         while True:
-            try:
-                async with asyncio.timeout(EVERY_S):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
                     await self._wake.wait()
-            except TimeoutError:
-                pass
             self._wake.clear()
+            if loop.time() >= due:
+                self._gather()
+                due = loop.time() + EVERY_S
             if not await self._write():
                 await asyncio.sleep(EVERY_S)
 
+    def _gather(self) -> None:
+        """Let what waits be written, however little it is."""
+        self._unknown = 0
+        self._full.extend(self._open.values())
+        self._open = {}
+
     async def _write(self) -> bool:
-        """Write everything that has been noted; False when the database does not take it now."""
-        while self._notes or self._open or self._batches:
-            await self._pack()
-            tenant, fragment, number = self._batches[0]
+        """Write the batches that are full; False when the database does not take them now."""
+        while self._full:
+            batch = self._full[0]
             try:
-                await self._lanes.write(tenant, fragment)
-                self.written += number
-            except FhirError as error:
-                if error.issues[0].kind in (Kind.UNAVAILABLE, Kind.THROTTLED, Kind.LOCK):
+                await self._lanes.write(batch.tenant, batch.fragment())
+                self.written += batch.number
+            except Exception as error:
+                # whatever is wrong with a batch, those behind it must not be lost with it
+                if isinstance(error, FhirError) and error.issues[0].kind in _PASSING:
                     return False
-                self.dropped += number
-                log.exception("%d audit events were refused by the database", number)
-            self._batches.popleft()
-            self._count(-number)
+                self.dropped += batch.number
+                log.exception("%d audit events were refused by the database", batch.number)
+            self._full.popleft()
+            self._waiting -= batch.number
         return True
-
-    async def _pack(self) -> None:
-        """Make statements of the oldest notes, one for each tenant; a few at a time, since requests wait meanwhile."""
-        number = 0
-        while self._notes and number < _MANY:
-            notes, self._notes = self._notes[:_AT_ONCE], self._notes[_AT_ONCE:]
-            self._unknown = 0
-            for note in notes:
-                batch = self._open.get(note[0])
-                if batch is None:
-                    batch = self._open[note[0]] = Batch(note[0], self.server)
-                before = batch.number
-                batch.add(note)
-                self._count(batch.number - before)
-            number += len(notes)
-            await asyncio.sleep(0)
-        done, self._open = self._open, {}
-        self._batches += [(tenant, batch.fragment(), batch.number) for tenant, batch in done.items()]
-
-    def _count(self, number: int) -> None:
-        self._waiting += number
-        self._room = ROOM - self._waiting

@@ -208,6 +208,31 @@ def test_the_query_is_kept_as_it_was_asked_and_no_token_with_it(audited: Audited
     assert query == f"Appointment?patient={ANN}&identifier=urn:x%7C{CANARY}&access_token=…"
 
 
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("Slot%00?status=free", "Slot%00?status=free"),
+        ("Slot/a%00b/c%0A?x=%00", "Slot/a%00b/c%0A?x=%00"),
+        ("Sl%C3%B6t?status=%C3%B6", "Sl%C3%B6t?status=%C3%B6"),
+    ],
+)
+def test_a_path_that_no_text_can_hold_costs_nobody_an_event(audited: Audited, path: str, query: str) -> None:
+    """What a row can't hold would be refused with all the rows that are written beside it."""
+    before, odd, after = (audited.staff.get(asked) for asked in ("Slot?_count=1", path, "Slot?_count=2"))
+    assert [before.status_code, odd.status_code, after.status_code] == [200, 404, 200]
+    for answer in (before, after):
+        audited.events(answer)
+    (event,) = audited.events(odd)
+    assert _queries(event) == [query]
+
+
+def test_a_token_whose_words_no_text_can_hold_costs_nobody_an_event(audited: Audited) -> None:
+    odd = audited.client("user/*.cruds", client_id="a\0b", sub="dr\0", fhirUser=DOCTOR)
+    answers = [audited.staff.get("Slot?_count=1"), odd.get("Slot?_count=1"), audited.staff.get("Slot?_count=2")]
+    for answer in answers:
+        audited.events(answer)
+
+
 def test_each_patient_has_an_event_that_names_no_other(audited: Audited) -> None:
     one, two = audited.free(2)
     audited.clinic.create(appointment(one, patient=ANN))

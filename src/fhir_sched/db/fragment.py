@@ -6,12 +6,11 @@ It knows no table and opens nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fragment:
     """A statement with `$1`.. placeholders and one argument for each, in PostgreSQL's text format (None is NULL).
 

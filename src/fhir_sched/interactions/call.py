@@ -6,13 +6,13 @@ Knows neither HTTP nor Bundles; whoever makes a Call has decoded the URL and che
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from fhir_sched.interactions.context import Condition
+from fhir_sched.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """Method, path below the base, parameters, body and preconditions.
 

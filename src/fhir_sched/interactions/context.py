@@ -15,6 +15,7 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.work import Work
 from fhir_sched.definition import Resource, Source
 from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
+from fhir_sched.record import record
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.parse import Parser
 from fhir_sched.security import view
@@ -23,7 +24,7 @@ from fhir_sched.security.guard import Guard
 from fhir_sched.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Context:
     """One request's surroundings: the tenant (UUID), its FHIR base, the database work, who asks, and how we serve.
 
@@ -81,7 +82,7 @@ class Context:
         return view.unlimited(self.caller, resource.type) and not view.hidden(self.caller, source.naming)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """Status and body (JSON, b"" for none); `version` and `modified` (column texts) go to ETag and Last-Modified.
 

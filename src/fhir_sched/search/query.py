@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from fhir_sched.definition import Param, ReferenceParam, Resource
+from fhir_sched.record import record
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Sort:
     descending: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Position:
     """A place between two rows in the order of the search: the last row's key as text, and which way to go on."""
 
@@ -128,7 +129,7 @@ class Include:
     limits: tuple[Condition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Query:
     """A whole search of one type.
 

@@ -7,10 +7,10 @@ Identifiers come only from a Resource; values only travel as bound arguments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fhir_sched.db.fragment import Fragment
 from fhir_sched.definition import DateParam, ReferenceParam, Resource, Source, TokenParam
+from fhir_sched.record import record
 from fhir_sched.search.branches import branches_of
 from fhir_sched.search.keyset import Part, order_by, sort_keys, where
 from fhir_sched.search.predicate import Arguments, all_of
@@ -21,7 +21,7 @@ ESTIMATE_LIMIT = 10_000
 """An estimated total counts no further than this."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """A statement and how to read its rows.
 
