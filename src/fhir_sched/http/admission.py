@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fhir_sched.outcome import FhirError, Kind
 
 RETRY_AFTER_S = 1
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,20 @@ class Bounds:
     body_bytes: int = 64 * 1024 * 1024
 
 
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A request that waits, until when by the loop's clock."""
+
+    begun: asyncio.Future[None]
+    until: float
+
+
 @dataclass(slots=True)
 class _Tenant:
     """What a tenant has in progress and what waits."""
 
     running: int = 0
-    turns: deque[asyncio.Future[None]] = field(default_factory=deque)
+    turns: deque[_Turn] = field(default_factory=deque)
 
 
 class _Place:
@@ -81,6 +90,7 @@ class Gate:
         self._recent: set[bytes] = set()
         self._before: set[bytes] = set()
         self._turned = 0.0
+        self._looking = False
         self._active = 1
 
     def full(self, key: bytes) -> bool:
@@ -95,20 +105,28 @@ class Gate:
         """A context that enters and leaves."""
         return _Place(self, key)
 
-    async def enter(self, key: bytes) -> None:
-        """Return when the request may begin. Raises 503 when too many wait, or when its turn does not come."""
+    def begins(self, key: bytes) -> bool:
+        """Whether a request of this tenant may begin at once; it has then."""
+        self._notice(key)
+        if self.running >= self.bounds.running:
+            return False
         tenant = self._tenants.get(key)
         if tenant is None:
             tenant = self._tenants[key] = _Tenant()
-        self._notice(key)
-        if self.running < self.bounds.running and tenant.running < self._may_run() and not tenant.turns:
-            self.running += 1
-            tenant.running += 1
+        elif tenant.turns or tenant.running >= self._may_run():
+            return False
+        self.running += 1
+        tenant.running += 1
+        return True
+
+    async def enter(self, key: bytes) -> None:
+        """Return when the request may begin. Raises 503 when too many wait, or when its turn does not come."""
+        if self.begins(key):
             return
         if self.full(key):
             self.refused += 1
             raise overloaded()
-        await self._turn(key, tenant)
+        await self._turn(key, self._tenants.setdefault(key, _Tenant()))
 
     def leave(self, key: bytes) -> None:
         """The request has ended."""
@@ -146,27 +164,37 @@ class Gate:
 
     async def _turn(self, key: bytes, tenant: _Tenant) -> None:
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        begun: asyncio.Future[None] = loop.create_future()
+        turn = _Turn(begun, loop.time() + self.bounds.patience_s)
         self._order.setdefault(key)
         tenant.turns.append(turn)
         self.waiting += 1
-        timer = loop.call_later(self.bounds.patience_s, self._expire, turn)
+        if not self._looking:
+            self._looking = True
+            loop.call_later(_LOOK_S, self._look)
         try:
-            await turn
+            await begun
         except BaseException:
             if turn in tenant.turns:
                 tenant.turns.remove(turn)
                 self.waiting -= 1
-            elif turn.done() and not turn.cancelled() and turn.exception() is None:
+            elif begun.done() and not begun.cancelled() and begun.exception() is None:
                 self.leave(key)
             raise
-        finally:
-            timer.cancel()
 
-    def _expire(self, turn: asyncio.Future[None]) -> None:
-        if not turn.done():
-            self.refused += 1
-            turn.set_exception(overloaded())
+    def _look(self) -> None:
+        """Refuse what has waited too long; come again while anything waits. A timer for each would cost more."""
+        loop = asyncio.get_running_loop()
+        for key in self._order:
+            for turn in self._tenants[key].turns if key in self._tenants else ():
+                if turn.until > loop.time():
+                    break
+                if not turn.begun.done():
+                    self.refused += 1
+                    turn.begun.set_exception(overloaded())
+        self._looking = self.waiting > 0
+        if self._looking:
+            loop.call_later(_LOOK_S, self._look)
 
     def _admit(self) -> None:
         """Give what is free to those that wait, one tenant after the other."""
@@ -186,10 +214,10 @@ class Gate:
             self.waiting -= 1
             if tenant.turns:
                 self._order[key] = None
-            if not turn.done():
+            if not turn.begun.done():
                 self.running += 1
                 tenant.running += 1
-                turn.set_result(None)
+                turn.begun.set_result(None)
 
 
 def overloaded() -> FhirError:

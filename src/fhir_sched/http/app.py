@@ -24,7 +24,8 @@ from fhir_sched.http import accounting, backlog, negotiate, publishing
 from fhir_sched.http.admission import Gate
 from fhir_sched.http.messages import Pieces, Request, Response, by_name
 from fhir_sched.http.metrics import Metrics
-from fhir_sched.http.observing import Observer, tenant_key
+from fhir_sched.http.naming import Place, placed
+from fhir_sched.http.observing import Observer
 from fhir_sched.http.pages import pages
 from fhir_sched.http.routes import Routes
 from fhir_sched.http.sending import Receive, Send, Sending
@@ -155,7 +156,7 @@ class App:
         response = await self._respond(scope, headers, receive, request_id)
         last = self.gate.draining
         await self.sending(response, scope["method"], headers, send, receive, request_id=request_id, last=last)
-        self.observer.finished(request_id, scope["raw_path"], scope["method"], response.status, started)
+        self.observer.finished(request_id, placed(scope["raw_path"]), scope["method"], response.status, started)
 
     async def direct(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[bytes, bytes | Pieces, bool]:
         """The answer to a request without body: the bytes of its head and body, and whether the connection ends then.
@@ -167,7 +168,7 @@ class App:
         response = await self._respond(scope, headers, _no_body, request_id)
         last = self.gate.draining
         head, body = self.sending.whole(response, scope["method"], headers, request_id=request_id, last=last)
-        self.observer.finished(request_id, scope["raw_path"], scope["method"], response.status, started)
+        self.observer.finished(request_id, placed(scope["raw_path"]), scope["method"], response.status, started)
         return head, body, last
 
     async def _respond(
@@ -175,7 +176,8 @@ class App:
     ) -> Response:
         answer_format = negotiate.JSON
         request = Request(scope["method"], [], headers, scope["query_string"], b"", "", request_id, _client(scope))
-        key = tenant_key(scope["raw_path"])
+        place = placed(scope["raw_path"])
+        key = place.key
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Response(204)
@@ -187,9 +189,13 @@ class App:
             if page is not None:
                 return answer_format.applied(await page(request))
             if scope["method"] in ("GET", "HEAD"):
-                async with self.gate.place(key):
+                if not self.gate.begins(key):
+                    await self.gate.enter(key)
+                try:
                     response = await self.routes.handle(request, await self.routes.admit(request))
-                return answer_format.applied(self._noted(key, request, response))
+                finally:
+                    self.gate.leave(key)
+                return answer_format.applied(self._noted(place, request, response))
             # Whoever may not come in is told so before the body is read, and a slow body holds no place.
             async with self.gate.place(key):
                 caller = await self.routes.admit(request)
@@ -198,20 +204,20 @@ class App:
                 answer_format = negotiate.response_format(headers, b"%b&%b" % (scope["query_string"], request.body))
             async with self.gate.place(key):
                 response = await self.routes.handle(request, caller)
-            return answer_format.applied(self._noted(key, request, response))
+            return answer_format.applied(self._noted(place, request, response))
         except FhirError as error:
-            return answer_format.applied(self._noted(key, request, _refusal(error), scope["raw_path"]))
+            return answer_format.applied(self._noted(place, request, _refusal(error), scope["raw_path"]))
         except Exception:
             log.exception("request failed", extra={"fields": {"request_id": request_id.decode("ascii")}})
             failed = _refusal(FhirError(Kind.EXCEPTION, "The server failed; the failure has been logged."))
-            return answer_format.applied(self._noted(key, request, failed, scope["raw_path"]))
+            return answer_format.applied(self._noted(place, request, failed, scope["raw_path"]))
 
-    def _noted(self, tenant: bytes, request: Request, response: Response, raw_path: bytes = b"") -> Response:
+    def _noted(self, place: Place, request: Request, response: Response, raw_path: bytes = b"") -> Response:
         """The same response, once its event is noted; what names no tenant is nobody's to read about."""
-        if self.journal is not None and tenant:
+        if self.journal is not None and place.tenant:
             # without segments it was refused before its path was read
             request.segments = request.segments or ["", *raw_path[_BELOW_TENANT:].decode("latin-1").split("/")[:4]]
-            accounting.note(self.journal, tenant.decode("ascii"), request, response)
+            accounting.note(self.journal, place.tenant, request, response)
         return response
 
     def _root(self, scope: Scope, headers: dict[bytes, bytes]) -> str:
@@ -248,7 +254,8 @@ def _segments(raw: bytes, query: bytes) -> list[str]:
     if not raw.startswith(b"/fhir/"):
         raise FhirError(Kind.NO_SUCH_ROUTE, "there is nothing here; the FHIR API is at /fhir/<tenant's UUID>/")
     try:
-        return [unquote(part.decode("ascii"), errors="strict") for part in raw[6:].rstrip(b"/").split(b"/")]
+        parts = raw[6:].rstrip(b"/").decode("ascii").split("/")
+        return [unquote(part, errors="strict") for part in parts] if b"%" in raw else parts
     except UnicodeError:
         raise FhirError(Kind.VALUE, "the URL must be percent-encoded UTF-8") from None
 

@@ -1,4 +1,4 @@
-"""The name of a route, such as `Slot/{id}`, for logs and metrics.
+"""Where a request goes: the tenant, and the name of a route such as `Slot/{id}`, for admission, logs and metrics.
 
 Law: the names are few, whatever a client asks for, and none holds a part of the URL that it chose. Knows no answer.
 """
@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from fhir_sched.record import record
+from fhir_sched.reference import is_uuid
 from fhir_sched.resources import RESOURCES
 from fhir_sched.resources.operations import BULK_PUBLISH, OPERATIONS
 from fhir_sched.search.several import COMPARTMENTS
 
 UNKNOWN: Final = "{unknown}"
+PAGES: Final = frozenset({b"/", b"/healthz", b"/readyz", b"/metrics", b"/openapi.json", b"/docs"})
+_BASE: Final = len("/fhir/")
+_TENANT_END: Final = _BASE + 36
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _DEFINITIONS: Final = frozenset(
     {"StructureDefinition", "SearchParameter", "OperationDefinition", "ValueSet", "CodeSystem", "AuditEvent", "Basic"}
@@ -19,6 +24,50 @@ _DEFINITIONS: Final = frozenset(
 _OPERATIONS: Final = frozenset({"$validate", *(operation.word for operation in OPERATIONS)})
 _SYSTEM: Final = frozenset({"", "metadata", "_search", "_history"})
 _TYPES: Final[frozenset[str]] = frozenset(RESOURCES) | _DEFINITIONS | {"Subscription"}
+
+
+@record
+class Place:
+    """The tenant's UUID, "" where the path names none, and the route's name. `key` is what the gate tells tenants by;
+    all that name none share one."""
+
+    tenant: str
+    route: str
+    key: bytes
+
+
+_NOWHERE: Final = Place("", UNKNOWN, b"")
+_KNOWN: Final[dict[bytes, Place]] = {}
+_MOST: Final = 4096
+
+
+def placed(raw_path: bytes) -> Place:
+    """The place of a path as it was sent. Those of types and of all their resources are remembered."""
+    found = _KNOWN.get(raw_path)
+    if found is not None:
+        return found
+    head, _, last = raw_path.rpartition(b"/")
+    # what begins so is an operation or _history; what is empty, the type itself
+    of_id = head + b"/{id}" if last and last[:1] not in b"$_" else b""
+    found = _KNOWN.get(of_id)
+    if found is None:
+        found = _looked_up(raw_path)
+        key = raw_path if "{" not in found.route else of_id if found.route.count("/") == 1 else b""
+        if found.tenant and key:
+            if len(_KNOWN) >= _MOST:
+                _KNOWN.clear()
+            _KNOWN[key] = found
+    return found
+
+
+def _looked_up(raw_path: bytes) -> Place:
+    if raw_path[:_BASE] == b"/fhir/":
+        tenant = raw_path[_BASE:_TENANT_END].decode("latin-1").lower()
+        if is_uuid(tenant) and raw_path[_TENANT_END : _TENANT_END + 1] in (b"/", b""):
+            return Place(tenant, route(raw_path[_TENANT_END + 1 :]), tenant.encode())
+    elif raw_path in PAGES:
+        return Place("", raw_path.decode("ascii"), b"")
+    return _NOWHERE
 
 
 def route(path: bytes) -> str:

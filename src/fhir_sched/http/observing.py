@@ -19,13 +19,10 @@ import orjson
 
 from fhir_sched.http import naming
 from fhir_sched.http.metrics import Metrics
+from fhir_sched.http.naming import Place
 from fhir_sched.logs import Sink
-from fhir_sched.reference import is_uuid
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9\-._~]{1,64}")
-_BASE: Final = len("/fhir/")
-_TENANT_END: Final = _BASE + 36
-PAGES: Final = frozenset({b"/", b"/healthz", b"/readyz", b"/metrics", b"/openapi.json", b"/docs"})
 
 
 class Observer:
@@ -43,12 +40,11 @@ class Observer:
             return given
         return b"%b-%x" % (self._prefix, next(self._numbers))
 
-    def finished(self, request_id: bytes, raw_path: bytes, method: str, status: int, started: float) -> None:
+    def finished(self, request_id: bytes, place: Place, method: str, status: int, started: float) -> None:
         """One request was answered; `started` is its begin by `time.perf_counter`."""
         seconds = time.perf_counter() - started
-        tenant, route = placed(raw_path)
         method = naming.method(method)
-        self.metrics.observe(route, method, status, seconds)
+        self.metrics.observe(place.route, method, status, seconds)
         sink = self._sink
         if sink is not None:
             line = orjson.dumps(
@@ -57,8 +53,8 @@ class Observer:
                     "level": "info",
                     "logger": "fhir_sched.access",
                     "request_id": request_id.decode("ascii"),
-                    "tenant": tenant,
-                    "route": route,
+                    "tenant": place.tenant,
+                    "route": place.route,
                     "method": method,
                     "status": status,
                     "duration_ms": round(seconds * 1000, 3),
@@ -66,22 +62,3 @@ class Observer:
                 option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE,
             )
             sink.gather(asyncio.get_running_loop(), line)
-
-
-def placed(raw_path: bytes) -> tuple[str, str]:
-    """The tenant's UUID ("" where the path has none) and the route's name."""
-    if raw_path[:_BASE] == b"/fhir/":
-        tenant = raw_path[_BASE:_TENANT_END].decode("latin-1").lower()
-        if is_uuid(tenant) and raw_path[_TENANT_END : _TENANT_END + 1] in (b"/", b""):
-            return tenant, naming.route(raw_path[_TENANT_END + 1 :])
-    elif raw_path in PAGES:
-        return "", raw_path.decode("ascii")
-    return "", naming.UNKNOWN
-
-
-def tenant_key(raw_path: bytes) -> bytes:
-    """What the gate tells tenants by; all that name none share one key."""
-    if raw_path[:_BASE] != b"/fhir/":
-        return b""
-    key = raw_path[_BASE:_TENANT_END].lower()
-    return key if is_uuid(key.decode("latin-1")) else b""

@@ -18,7 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from fhir_sched import document
 from fhir_sched.http.admission import RETRY_AFTER_S, Gate, overloaded
 from fhir_sched.http.messages import by_name
-from fhir_sched.http.observing import Observer, tenant_key
+from fhir_sched.http.naming import placed
+from fhir_sched.http.observing import Observer
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
 Direct: TypeAlias = "Callable[[dict[str, Any], dict[bytes, bytes]], Awaitable[tuple[bytes, bytes | Pieces, bool]]]"
@@ -175,7 +176,12 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Issue(Kind.HEADERS_TOO_LONG, text), b"Request Header Fields Too Large")
             return
         gate = self._gate
-        if gate is not None and gate.waiting and gate.full(tenant_key(self.url)) and self._may_shed():
+        if (
+            gate is not None
+            and gate.waiting
+            and gate.full(placed(self.url.partition(b"?")[0]).key)
+            and self._may_shed()
+        ):
             self._shed(gate)
             return
         self._since, self._patience_s = self.loop.time(), BODY_S
@@ -208,7 +214,7 @@ class Protocol(HttpToolsProtocol):
             return None
         if self.parser.get_http_version() != "1.1" or not self.url.isascii() or b"#" in self.url:
             return None
-        if any(name in _WITH_BODY for name, _ in self.headers):
+        if not _WITH_BODY.isdisjoint([name for name, _ in self.headers]):
             return None
         path, _, query = self.url.partition(b"?")
         return {
@@ -314,7 +320,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.write(_ANSWER % (503, b"Service Unavailable", len(_BUSY), request_id, more, body))
         if self._observer is not None:
             method = self.parser.get_method().decode("ascii")
-            self._observer.finished(request_id, self.url.partition(b"?")[0], method, 503, started)
+            self._observer.finished(request_id, placed(self.url.partition(b"?")[0]), method, 503, started)
         if not keep:
             self._refused = True
             self.transport.close()
@@ -336,7 +342,7 @@ class Protocol(HttpToolsProtocol):
         request_id = b""
         if self._observer is not None:
             request_id = self._observer.request_id(None)
-            self._observer.finished(request_id, b"", "", issue.kind.status, time.perf_counter())
+            self._observer.finished(request_id, placed(b""), "", issue.kind.status, time.perf_counter())
         if not self._answering() or not self.cycle.response_started:
             self.transport.write(_ANSWER % (issue.kind.status, reason, len(body), request_id, more + _CLOSE, body))
         self.transport.close()

@@ -31,7 +31,6 @@ from fhir_sched.db.transaction import Transaction
 from fhir_sched.http import naming
 from fhir_sched.http.app import App, Scope
 from fhir_sched.http.messages import Response
-from fhir_sched.http.observing import placed
 from fhir_sched.http.sending import Receive, Send
 from fhir_sched.logs import Sink
 from fhir_sched.settings import Settings
@@ -85,16 +84,16 @@ class TracedApp(App):
     ) -> Response:
         if scope["path"] in _PROBES:
             return await super()._respond(scope, headers, receive, request_id)
-        tenant, route = placed(scope["raw_path"])
+        place = naming.placed(scope["raw_path"])
         method = naming.method(scope["method"])
         said = {
             "http.request.method": method,
-            "http.route": route,
-            "fhir_sched.tenant": tenant,
+            "http.route": place.route,
+            "fhir_sched.tenant": place.tenant,
             "fhir_sched.request_id": request_id.decode("ascii"),
         }
         with self._tracer.start_as_current_span(
-            f"{method} {route}",
+            f"{method} {place.route}",
             _PROPAGATOR.extract(_carried(headers)),
             SpanKind.SERVER,
             {name: value for name, value in said.items() if value},
