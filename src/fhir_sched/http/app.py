@@ -11,6 +11,7 @@ import logging
 import re
 import time
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -224,11 +225,17 @@ class App:
         """What stands before /fhir in our links: PUBLIC_URL, or the host that the request names."""
         if self.settings.public_url:
             return self.settings.public_url
-        host = headers.get(b"host", b"")
-        if _HOST.fullmatch(host):
-            return f"{scope['scheme']}://{host.decode('ascii')}"
+        named = _named(scope["scheme"], headers.get(b"host", b""))
+        if named:
+            return named
         server = scope.get("server") or ("127.0.0.1", self.settings.port)
         return f"{scope['scheme']}://{server[0]}:{server[1]}"
+
+
+@lru_cache(maxsize=256)
+def _named(scheme: str, host: bytes) -> str:
+    """The URL of a host that a request names, "" where it is none."""
+    return f"{scheme}://{host.decode('ascii')}" if _HOST.fullmatch(host) else ""
 
 
 def _is_negotiated(path: str) -> bool:

@@ -201,6 +201,7 @@ def _written(answer: Answer, request: Request) -> Response:
     return response
 
 
+@lru_cache(maxsize=1024)
 def _tenant(text: str) -> str:
     if is_uuid(text):
         return text.lower()

@@ -23,7 +23,7 @@ _EXPOSED: Final = b"ETag, Location, Content-Location, Last-Modified, X-Request-I
 _METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _STATUS: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in HTTPStatus}
 # A line break within a header would begin another one; those are looked for in all lines together.
-_LINES: Final = [b"%b: %b\r\n" * count for count in range(64)]
+_LINES: Final = [b"%b: %b\r\n" * number for number in range(64)]
 _YEAR_S: Final = 365 * 24 * 3600
 
 
@@ -32,10 +32,14 @@ class Sending:
 
     def __init__(self, public_url: str | None, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode("latin-1") for origin in origins)
-        self._vary = b"Accept, Prefer, Origin" if origins else b"Accept, Prefer"
-        self._always = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        self._always = [
+            (b"vary", b"Accept, Prefer, Origin" if origins else b"Accept, Prefer"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
         if (public_url or "").startswith("https://"):
             self._always.append((b"strict-transport-security", b"max-age=%d" % _YEAR_S))
+        self._always_lines = _lines(self._always)
 
     async def __call__(
         self,
@@ -50,7 +54,7 @@ class Sending:
     ) -> None:
         """Send it, in pieces for as long as the client is there; `last` says that the connection ends with it."""
         listed = self._headers(response, headers, request_id, last=last)
-        await send({"type": "http.response.start", "status": response.status, "headers": listed})
+        await send({"type": "http.response.start", "status": response.status, "headers": listed + self._always})
         if response.pieces is not None and method != "HEAD":
             await _send_pieces(response.pieces, send, receive)
             return
@@ -65,25 +69,21 @@ class Sending:
         pieces = response.pieces if method != "HEAD" else None
         if pieces is not None:
             listed.append((b"transfer-encoding", b"chunked"))
-        lines = _LINES[len(listed)] % tuple([part for header in listed for part in header])
-        if lines.count(b"\n") != len(listed) or lines.count(b"\r") != len(listed):
-            kept = [b"%b: %b\r\n" % header for header in listed if b"\n" not in header[1] and b"\r" not in header[1]]
-            lines = b"".join(kept)
-        return _STATUS[response.status] + lines, pieces or (b"" if method == "HEAD" else response.body)
+        head = b"%b%b%b" % (_STATUS[response.status], _lines(listed), self._always_lines)
+        return head, pieces or (b"" if method == "HEAD" else response.body)
 
     def _headers(
         self, response: Response, headers: dict[bytes, bytes], request_id: bytes, *, last: bool
     ) -> list[tuple[bytes, bytes]]:
+        """All but what every answer has."""
         listed = response.headers
         if response.body or response.status not in (204, 304):
             listed.append((b"content-type", response.content_type))
             if response.pieces is None:
                 listed.append((b"content-length", b"%d" % len(response.body)))
-        if not any(name == b"cache-control" for name, _ in listed):
+        if b"cache-control" not in [name for name, _ in listed]:
             listed.append((b"cache-control", b"no-store"))
         listed.append((b"x-request-id", request_id))
-        listed.append((b"vary", self._vary))
-        listed += self._always
         if last:
             listed.append((b"connection", b"close"))
         if b"origin" in headers:
@@ -104,6 +104,15 @@ class Sending:
             if _HEADER_NAMES.fullmatch(wanted):
                 allowed.append((b"access-control-allow-headers", wanted))
         return allowed
+
+
+def _lines(listed: list[tuple[bytes, bytes]]) -> bytes:
+    """The headers as HTTP/1.1 has them, without any whose value would begin another one."""
+    lines = _LINES[len(listed)] % tuple([part for header in listed for part in header])
+    if lines.count(b"\n") != len(listed) or lines.count(b"\r") != len(listed):
+        kept = [b"%b: %b\r\n" % header for header in listed if b"\n" not in header[1] and b"\r" not in header[1]]
+        return b"".join(kept)
+    return lines
 
 
 async def _send_pieces(pieces: Pieces, send: Send, receive: Receive) -> None:

@@ -18,6 +18,7 @@ from fhir_sched.outcome import FhirError, Issue, Kind, operation_outcome
 from fhir_sched.record import record
 from fhir_sched.resources import RESOURCES
 from fhir_sched.search.parse import Parser
+from fhir_sched.search.query import Condition as Limit
 from fhir_sched.security import view
 from fhir_sched.security.caller import Caller
 from fhir_sched.security.guard import Guard
@@ -57,6 +58,13 @@ class Context:
     def guard(self) -> Guard:
         """Puts the caller's limits into queries."""
         return Guard(self.caller, self.parser)
+
+    def limits(self, resource: Resource, letter: str) -> tuple[Limit, ...]:
+        """What must hold for a resource of that type, so that the caller may do what the letter of `cruds` says.
+
+        Raises 403 where nothing would do.
+        """
+        return () if self.caller.everything else self.guard.limits(resource, letter)
 
     def recorded(self, change: Fragment, resource: Resource, source: Source, code: str, status: int = 200) -> Fragment:
         """The statement of a change that leaves its event as well; `code` is that of the interaction."""

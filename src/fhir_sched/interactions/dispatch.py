@@ -5,11 +5,11 @@ The same for an HTTP request and for an entry of a batch or transaction. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Final
 
-from fhir_sched.definition import METHODS, SYSTEM_METHODS, Resource
+from fhir_sched.definition import METHODS, Resource
 from fhir_sched.interactions import definitions, validation
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.conditional import under_lock
@@ -26,7 +26,6 @@ from fhir_sched.patch.json_patch import apply_json_patch
 from fhir_sched.r4.structure import TYPES
 from fhir_sched.resources import RESOURCES, SERVED, operations
 from fhir_sched.search import several
-from fhir_sched.search.parse import Parser
 from fhir_sched.search.several import COMPARTMENTS
 from fhir_sched.search.values import form
 from fhir_sched.security.decision import decide, needs
@@ -37,16 +36,41 @@ _SHOWING = frozenset({"update", "conditional-update", "patch", "conditional-patc
 
 _NO_VERSION = "0"  # versions count from 1
 
-Actions = dict[str, Callable[[], Awaitable[Answer]]]
+Action = Callable[[Context, Call, Resource], Awaitable[Answer]]
+OnAll = Callable[[Context, Call], Awaitable[Answer]]
 
 
 async def perform(context: Context, call: Call) -> Answer:
     """The answer of the interaction. Raises FhirError: 404 for an unknown path, 405 for a method it does not take."""
-    actions = _offered(context, call)
-    action = actions.get("GET" if call.method == "HEAD" else call.method)
-    if action is not None:
-        return await action()
-    allowed = ", ".join([*actions, *(["HEAD"] if "GET" in actions else []), "OPTIONS"])
+    path = call.path
+    method = "GET" if call.method == "HEAD" else call.method
+    invoked = operations.at(path) if path and path[-1].startswith("$") else None
+    if invoked is not None:
+        operation, fhir_id = invoked
+        if method in operation.methods:
+            return await invoke(context, call, operation, fhir_id)
+        return _without_body(call, operation.methods)
+    resource = SERVED.get(path[0]) if path else None
+    if resource is None:
+        on_all = _on_all(path)
+        if method in on_all:
+            return await on_all[method](context, call)
+        return _without_body(call, on_all)
+    offered = _OFFERED.get((resource.type, _shape(path)))
+    if offered is None:
+        raise no_route(path)
+    if method not in offered:
+        return _without_body(call, offered)
+    code, action = offered[method]
+    if context.caller.everything:
+        return await action(context, call, resource)
+    return await _within_scopes(context, call, resource, code, action)
+
+
+def _without_body(call: Call, methods: Iterable[str]) -> Answer:
+    """The answer to OPTIONS. Raises 405 for any other method: the path takes these."""
+    methods = [*methods]
+    allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
     if call.method == "OPTIONS":
         return Answer(204, b"", headers=(("Allow", allowed),))
     raise FhirError(
@@ -54,108 +78,50 @@ async def perform(context: Context, call: Call) -> Answer:
     )
 
 
-def _offered(context: Context, call: Call) -> Actions:
-    """The actions by method: those of the path that the resource declares, which is what metadata tells too."""
-    if definitions.at(call.path):
-        if call.path[1:] == [definitions.FORM]:
-            return {"POST": lambda: _definition(context, replace(call, path=call.path[:1]))}
-        return {"GET": lambda: _definition(context, call)}
-    invoked = operations.at(call.path)
-    if invoked is not None:
-        return {method: lambda: invoke(context, call, *invoked) for method in invoked[0].methods}
-    resource = SERVED.get(call.path[0]) if call.path else None
-    methods, offered = (METHODS, resource.interactions) if resource else (SYSTEM_METHODS, SYSTEM_METHODS)
-    actions = {
-        methods[code]: _allowed(context, code, resource, action)
-        for code, action in _actions(context, call).items()
-        if code in offered
-    }
-    if not actions:
-        raise no_route(call.path)
-    return actions
+async def _within_scopes(context: Context, call: Call, resource: Resource, code: str, action: Action) -> Answer:
+    """The answer, once it is sure that the scopes reach so far at all; the action finds its own limits later."""
+    for letter in needs(code):
+        if not decide(context.caller, letter, resource.type).allowed:
+            raise refused(letter, resource.type)
+    answer = await action(context, call, resource)
+    # To write does not imply to read: whoever may not, is not shown what was there before.
+    if code in _SHOWING and not decide(context.caller, "r", resource.type).allowed:
+        return replace(answer, body=b"")
+    return answer
 
 
-def _allowed(
-    context: Context, code: str, resource: Resource | None, action: Callable[[], Awaitable[Answer]]
-) -> Callable[[], Awaitable[Answer]]:
-    """The action, which asks first whether the caller's scopes reach so far at all; it finds its own limits later."""
-    if context.caller.everything:
-        return action
-
-    async def asked() -> Answer:
-        for letter in needs(code) if resource is not None else "":
-            if resource is not None and not decide(context.caller, letter, resource.type).allowed:
-                raise refused(letter, resource.type)
-        answer = await action()
-        # To write does not imply to read: whoever may not, is not shown what was there before.
-        if code in _SHOWING and resource is not None and not decide(context.caller, "r", resource.type).allowed:
-            return replace(answer, body=b"")
-        return answer
-
-    return asked
-
-
-def _actions(context: Context, call: Call) -> Actions:
-    """The actions that a path may take, by the name of the interaction."""
-    if call.path and call.path[0] in SERVED:
-        return _of_hosted(context, call, SERVED[call.path[0]], call.path[1:])
-    match call.path:
-        case [kind, fhir_id, name] if kind in COMPARTMENTS:
-            return {"search-compartment": lambda: _compartment(context, call, kind, fhir_id, name)}
-        case [kind, fhir_id, name, "_search"] if kind in COMPARTMENTS:
-            return {"search-compartment-form": lambda: _compartment(context, call, kind, fhir_id, name)}
+def _shape(path: list[str]) -> str:
+    """What stands below the type, with `{id}` and `{version}` for what the client chooses; "-" for what no path has."""
+    match path[1:]:
         case []:
-            return {"search-system": lambda: _system_search(context, call), "transaction": _nested}
-        case ["_search"]:
-            return {"search-system-form": lambda: _system_search(context, call)}
-        case ["_history"]:
-            return {
-                "history-system": lambda: history(context, list(RESOURCES.values()), call.pairs, strict=call.strict)
-            }
-    raise no_route(call.path)
-
-
-def _of_hosted(context: Context, call: Call, resource: Resource, rest: list[str]) -> Actions:
-    match rest:
-        case []:
-            return _of_type(context, call, resource)
-        case ["_search"]:
-            return {"search-form": lambda: _search(context, call, resource)}
-        case ["_history"]:
-            return {"history-type": lambda: history(context, [resource], call.pairs, strict=call.strict)}
-        case [validation.OPERATION]:
-            return {"validate": lambda: _validate(context, call, resource, call.body())}
+            return ""
+        case ["_search" | "_history" | validation.OPERATION as word]:
+            return word
         case [fhir_id] if not fhir_id.startswith("$"):
-            return _of_instance(context, call, resource, fhir_id)
-        case [fhir_id, "_history"]:
-            return {"history-instance": lambda: history(context, [resource], call.pairs, fhir_id, strict=call.strict)}
-        case [fhir_id, "_history", version]:
-            return {"vread": lambda: _vread(context, call, resource, fhir_id, version)}
-        case [fhir_id, validation.OPERATION]:
-            return {
-                "validate-instance": lambda: _validate(context, call, resource, _validated(call), fhir_id),
-                "validate-stored": lambda: _validate(context, call, resource, {}, fhir_id),
-            }
-    raise no_route(call.path)
+            return "{id}"
+        case [_, "_history" | validation.OPERATION as word]:
+            return "{id}/" + word
+        case [_, "_history", _]:
+            return "{id}/_history/{version}"
+    return "-"
 
 
-def _of_type(context: Context, call: Call, resource: Resource) -> Actions:
-    return {
-        "search-type": lambda: _search(context, call, resource),
-        "create": lambda: _create(context, call, resource),
-        "conditional-update": lambda: _conditional_update(context, call, resource),
-        "conditional-patch": lambda: _conditional_patch(context, call, resource),
-        "conditional-delete": lambda: _conditional_delete(context, call, resource),
-    }
-
-
-def _of_instance(context: Context, call: Call, resource: Resource, fhir_id: str) -> Actions:
-    return {
-        "read": lambda: _read(context, call, resource, fhir_id),
-        "update": lambda: update(context, resource, fhir_id, call.body(), _required(call)),
-        "patch": lambda: patch(context, resource, fhir_id, _change(call), _required(call)),
-        "delete": lambda: delete(context, resource, fhir_id, _required(call)),
-    }
+def _on_all(path: list[str]) -> Mapping[str, OnAll]:
+    """The actions on resources of several types, or on what is defined here, by method."""
+    if definitions.at(path):
+        return {"POST": _definition_form} if path[1:] == [definitions.FORM] else {"GET": _definition}
+    match path:
+        case []:
+            return {"GET": _system_search, "POST": _nested}
+        case ["_search"]:
+            return {"POST": _system_search}
+        case ["_history"]:
+            return {"GET": _history_of_all}
+        case [kind, _, _] if kind in COMPARTMENTS:
+            return {"GET": _compartment}
+        case [kind, _, _, "_search"] if kind in COMPARTMENTS:
+            return {"POST": _compartment}
+    raise no_route(path)
 
 
 def _required(call: Call) -> Condition | None:
@@ -165,12 +131,8 @@ def _required(call: Call) -> Condition | None:
     return call.match
 
 
-async def _read(context: Context, call: Call, resource: Resource, fhir_id: str) -> Answer:
-    return _asked_for(await read(context, resource, fhir_id), call)
-
-
-async def _vread(context: Context, call: Call, resource: Resource, fhir_id: str, version: str) -> Answer:
-    return _asked_for(await vread(context, resource, fhir_id, version), call)
+async def _read(context: Context, call: Call, resource: Resource) -> Answer:
+    return _asked_for(await read(context, resource, call.path[1]), call)
 
 
 def _asked_for(answer: Answer, call: Call) -> Answer:
@@ -182,37 +144,71 @@ def _asked_for(answer: Answer, call: Call) -> Answer:
     return answer
 
 
+async def _update(context: Context, call: Call, resource: Resource) -> Answer:
+    return await update(context, resource, call.path[1], call.body(), _required(call))
+
+
+async def _patch(context: Context, call: Call, resource: Resource) -> Answer:
+    return await patch(context, resource, call.path[1], _change(call), _required(call))
+
+
+async def _delete(context: Context, call: Call, resource: Resource) -> Answer:
+    return await delete(context, resource, call.path[1], _required(call))
+
+
+async def _vread(context: Context, call: Call, resource: Resource) -> Answer:
+    return _asked_for(await vread(context, resource, call.path[1], call.path[3]), call)
+
+
+async def _history(context: Context, call: Call, resource: Resource) -> Answer:
+    """Of one resource, or of a type."""
+    fhir_id = call.path[1] if len(call.path) > 2 else None
+    return await history(context, [resource], call.pairs, fhir_id, strict=call.strict)
+
+
+async def _history_of_all(context: Context, call: Call) -> Answer:
+    return await history(context, list(RESOURCES.values()), call.pairs, strict=call.strict)
+
+
 async def _definition(context: Context, call: Call) -> Answer:
     return Answer(200, definitions.shown(context.base, call.path, call.pairs, strict=call.strict))
 
 
-async def _nested() -> Answer:
+async def _definition_form(context: Context, call: Call) -> Answer:
+    return await _definition(context, replace(call, path=call.path[:1]))
+
+
+async def _nested(context: Context, call: Call) -> Answer:
     raise FhirError(Kind.INVALID, "a batch or transaction can't be an entry of another one")
 
 
-async def _validate(
-    context: Context, call: Call, resource: Resource, body: dict[str, Any], fhir_id: str | None = None
-) -> Answer:
-    return await validation.validate(context, resource, validation.asked(body, call.pairs), fhir_id)
+async def _validate(context: Context, call: Call, resource: Resource) -> Answer:
+    return await validation.validate(context, resource, validation.asked(call.body(), call.pairs), None)
 
 
-def _validated(call: Call) -> dict[str, Any]:
-    """The body of a $validate; for a delete there need not be one."""
-    return {} if ("mode", "delete") in call.pairs else call.body()
+async def _validate_instance(context: Context, call: Call, resource: Resource) -> Answer:
+    """As one that is to replace what is there; for a delete there need not be a body."""
+    body = {} if ("mode", "delete") in call.pairs else call.body()
+    return await validation.validate(context, resource, validation.asked(body, call.pairs), call.path[1])
+
+
+async def _validate_stored(context: Context, call: Call, resource: Resource) -> Answer:
+    return await validation.validate(context, resource, validation.asked({}, call.pairs), call.path[1])
 
 
 async def _system_search(context: Context, call: Call) -> Answer:
-    parser = Parser(RESOURCES, context.base, context.tenant)
-    return await search(context, several.system(parser, call.pairs, strict=call.strict))
+    return await search(context, several.system(context.parser, call.pairs, strict=call.strict))
 
 
-async def _compartment(context: Context, call: Call, kind: str, fhir_id: str, name: str) -> Answer:
-    parser = Parser(RESOURCES, context.base, context.tenant)
-    return await search(context, several.compartment(parser, kind, fhir_id, name, call.pairs, strict=call.strict))
+async def _compartment(context: Context, call: Call) -> Answer:
+    kind, fhir_id, name = call.path[:3]
+    return await search(
+        context, several.compartment(context.parser, kind, fhir_id, name, call.pairs, strict=call.strict)
+    )
 
 
 async def _search(context: Context, call: Call, resource: Resource) -> Answer:
-    query = Parser(RESOURCES, context.base, context.tenant).query(resource, call.pairs, strict=call.strict)
+    query = context.parser.query(resource, call.pairs, strict=call.strict)
     return await search(context, query)
 
 
@@ -280,6 +276,35 @@ async def _conditional_delete(context: Context, call: Call, resource: Resource) 
         return Answer(204, b"") if found is None else await delete(inside, resource, found, _required(call))
 
     return await under_lock(context, resource, call.pairs, step)
+
+
+_ACTIONS: Final[Mapping[str, Mapping[str, Action]]] = {
+    "": {
+        "search-type": _search,
+        "create": _create,
+        "conditional-update": _conditional_update,
+        "conditional-patch": _conditional_patch,
+        "conditional-delete": _conditional_delete,
+    },
+    "_search": {"search-form": _search},
+    "_history": {"history-type": _history},
+    validation.OPERATION: {"validate": _validate},
+    "{id}": {"read": _read, "update": _update, "patch": _patch, "delete": _delete},
+    "{id}/_history": {"history-instance": _history},
+    "{id}/_history/{version}": {"vread": _vread},
+    f"{{id}}/{validation.OPERATION}": {"validate-instance": _validate_instance, "validate-stored": _validate_stored},
+}
+"""What may be done below a type, by the shape of the path and the name of the interaction."""
+
+_OFFERED: Final = {
+    (resource.type, shape): {
+        METHODS[code]: (code, action) for code, action in actions.items() if code in resource.interactions
+    }
+    for resource in SERVED.values()
+    for shape, actions in _ACTIONS.items()
+    if not set(resource.interactions).isdisjoint(actions)
+}
+"""The interactions that a resource declares, which is what metadata tells too: name and action by path and method."""
 
 
 def no_route(path: list[str]) -> FhirError:

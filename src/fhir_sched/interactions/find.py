@@ -189,7 +189,7 @@ def _wanted(context: Context, inputs: Given) -> Openings:
         end,
         tuple(kinds),
         tuple(codes),
-        context.guard.limits(SLOT, "s"),
+        context.limits(SLOT, "s"),
         inputs.every("location-string"),
         tuple(_DAYS[day] for day in timing.get("dayOfWeek", ())),
         tuple(timing.get("timeOfDay", ())),

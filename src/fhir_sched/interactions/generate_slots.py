@@ -34,7 +34,7 @@ async def generate_slots(context: Context, invocation: Invocation) -> Answer:
     days in the wrong order and for more than can be done at once.
     """
     schedule = RESOURCES["Schedule"]
-    if context.guard.limits(RESOURCES["Slot"], "c"):
+    if context.limits(RESOURCES["Slot"], "c"):
         raise refused("c", "Slot")
     source, row_id = located(schedule, invocation.fhir_id)
     first, last = _days(invocation.given.one("start"), invocation.given.one("end"))

@@ -29,7 +29,7 @@ _KNOWN = frozenset({"_count", "_since", "_at", page.PARAMETER, *PARAMETERS})
 
 async def vread(context: Context, resource: Resource, fhir_id: str, version: str) -> Answer:
     """One version. Raises 404 where there is none, 410 where that version is the deletion."""
-    limits = context.guard.limits(resource, "r")
+    limits = context.limits(resource, "r")
     source, row_id = located(resource, fhir_id)
     if limits:
         return await _own_version(context, resource, source, fhir_id, row_id, version)

@@ -130,7 +130,7 @@ async def _hold_again(context: Context, fhir_id: str) -> Answer:
 
 async def _current(context: Context, source: Source, fhir_id: str, row_id: str) -> dict[str, Any]:
     """The appointment, as far as the caller may change it. Raises 404 or 410."""
-    limits = context.guard.limits(APPOINTMENT, "u")
+    limits = context.limits(APPOINTMENT, "u")
     if limits:
         found = await visible(context, APPOINTMENT, fhir_id, limits)
         if found is None:

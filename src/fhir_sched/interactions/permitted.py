@@ -44,7 +44,7 @@ async def create(
     hold_seconds: int | None = None,
 ) -> Answer:
     """See `interactions.create`. Raises 403 beyond the scopes."""
-    limits = context.guard.limits(resource, "c")
+    limits = context.limits(resource, "c")
     if not limits:
         return await creation.create(context, resource, document, row_id, hold_seconds)
     _refuse_others(context, resource, document, "c")
@@ -57,7 +57,7 @@ async def update(
     context: Context, resource: Resource, fhir_id: str, document: dict[str, Any], condition: Condition | None
 ) -> Answer:
     """See `interactions.update`. Raises 403 beyond the scopes; participants that the caller can't see stay."""
-    limits = context.guard.limits(resource, "u")
+    limits = context.limits(resource, "u")
     if not limits:
         return await updating.update(context, resource, fhir_id, document, condition)
     _refuse_others(context, resource, document, "u")
@@ -76,7 +76,7 @@ async def patch(
     context: Context, resource: Resource, fhir_id: str, change: Change, condition: Condition | None
 ) -> Answer:
     """See `interactions.patch`. Raises 403 beyond the scopes; the caller patches what it sees, the rest stays."""
-    limits = context.guard.limits(resource, "u")
+    limits = context.limits(resource, "u")
     if not limits:
         return await patching.patch(context, resource, fhir_id, change, condition)
 
@@ -96,7 +96,7 @@ async def patch(
 
 async def delete(context: Context, resource: Resource, fhir_id: str, condition: Condition | None) -> Answer:
     """See `interactions.delete`. Raises 403 beyond the scopes."""
-    limits = context.guard.limits(resource, "d")
+    limits = context.limits(resource, "d")
     if not limits:
         return await deletion.delete(context, resource, fhir_id, condition)
 

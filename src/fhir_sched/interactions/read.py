@@ -22,7 +22,7 @@ async def read(context: Context, resource: Resource, fhir_id: str) -> Answer:
 
     What the caller may not see is answered like what is not there.
     """
-    limits = context.guard.limits(resource, "r")
+    limits = context.limits(resource, "r")
     source, row_id = located(resource, fhir_id)
     if limits:
         return await _read_within(context, resource, fhir_id, limits)

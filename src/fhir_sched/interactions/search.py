@@ -21,7 +21,8 @@ Row = tuple[bytes | None, ...]
 
 async def search(context: Context, query: Query) -> Answer:
     """200 with the page that the query asks for, of what the caller may see. Raises 403 where that is nothing."""
-    query = context.guard.query(query)
+    if not context.caller.everything:
+        query = context.guard.query(query)
     if query.count_only:
         number = await _counted(context, query, None)
         return Answer(200, searchset([], [("self", _self(context, query))], number, query.ignored))

@@ -75,7 +75,7 @@ def _number(asked: Invocation, name: str, default: int) -> int:
 
 async def _seen(context: Context, fhir_id: str) -> dict[str, Any]:
     """The Subscription, if the caller may read it. Raises 404 or 410."""
-    limits = context.guard.limits(SUBSCRIPTION, "r")
+    limits = context.limits(SUBSCRIPTION, "r")
     source, row_id = located(SUBSCRIPTION, fhir_id)
     found = await visible(context, SUBSCRIPTION, fhir_id, limits)
     if found is not None:
@@ -88,7 +88,7 @@ async def _chosen(context: Context, ids: Sequence[str], words: Sequence[str]) ->
     unknown = [word for word in words if word not in STATUSES]
     if unknown:
         raise FhirError(Kind.VALUE, f"status is one of {', '.join(STATUSES)}, not {unknown[0]!r}", "status")
-    conditions: list[Condition] = list(context.guard.limits(SUBSCRIPTION, "r"))
+    conditions: list[Condition] = list(context.limits(SUBSCRIPTION, "r"))
     for name, values in (("_id", ids), ("status", words)):
         if values:
             conditions.append(Criterion(SUBSCRIPTION.param[name], tuple(TokenValue(None, value) for value in values)))

@@ -167,7 +167,7 @@ async def _check_versions(context: Context, calls: list[Call]) -> None:
 
 async def _may_change(context: Context, resource: Resource, call: Call) -> bool:
     """Whether the caller may tell what this entry changes from what is not there."""
-    limits = context.guard.limits(resource, "d" if call.method == "DELETE" else "u")
+    limits = context.limits(resource, "d" if call.method == "DELETE" else "u")
     return not limits or await visible(context, resource, call.path[1], limits) is not None
 
 
