@@ -63,7 +63,7 @@ class Batch:
         self._rows: list[tuple[str, ...]] = []
         self._shapes: dict[tuple[str, str, int, int, str], str] = {}
         self._alike: list[tuple[str, ...]] = []
-        self._reads: dict[tuple[str, int, str], str] = {}
+        self._usual: dict[tuple[str, str, int, str], str] = {}
         # as long as they are here, nobody else has their `id`
         self._callers: list[Caller | None] = []
         self._made: Fragment | None = None
@@ -78,35 +78,41 @@ class Batch:
         """Whose rows they are."""
         return self._tenant
 
-    def add(self, note: Note) -> None:
-        """The rows of one note: one for each patient, one if there is none."""
+    def add(self, note: Note) -> int:
+        """Add the rows of one note, and how many they are: one for each patient, one if there is none."""
+        return self._add_usual(note) or self._add_any(note)
+
+    def _add_usual(self, note: Note) -> int:
+        """A read or a search as most are, in one step; 0 for any other. It leaves what the general way would."""
         _, at, method, segments, _, query, criteria, status, headers, shown, caller, request_id, address = note
-        # a read as most are, in one step; what it leaves is what the general way would
-        if len(segments) == 3 and status == 200 and method == "GET" and not query and not criteria:
-            kind, fhir_id = segments[1], segments[2]
-            shape = self._reads.get((kind, id(caller), address)) or self._reading(kind, caller, address)
-            if shape and fhir_id[:1] not in "_$":
-                entity, version, asked = f"{kind}/{fhir_id}", _version(headers), request_id.decode("ascii")
-                for text in shown or (None,):
-                    patient = NULL if text is None else self._patient(text)
-                    self._rows.append((str(at), shape, entity, version, patient, NULL, asked))
-                return
-        self._add_any(note)
+        if status != 200 or method != "GET" or criteria:
+            return 0
+        if len(segments) == 3 and not query and segments[2][:1] not in "_$":
+            _, kind, fhir_id = segments
+            code, entity, version, said = "read", f"{kind}/{fhir_id}", _version(headers), NULL
+        elif len(segments) == 2 and query and _names_nobody(query, caller):
+            _, kind = segments
+            code, entity, version, said = "search-type", NULL, NULL, quoted(auditing.query_of([kind], _text(query)))
+        else:
+            return 0
+        shape = self._usual.get((code, kind, id(caller), address))
+        if shape is None:
+            if auditing.named([kind])[0] == "":
+                return 0
+            shape = self._usual[code, kind, id(caller), address] = self._shape(code, kind, 200, caller, address)
+        patients = self._patients(shown) if shown else (NULL,)
+        asked = request_id.decode("ascii")
+        self._rows += [(str(at), shape, entity, version, patient, said, asked) for patient in patients]
+        return len(patients)
 
-    def _reading(self, kind: str, caller: Caller | None, address: str) -> str:
-        """The shape of reads of a type, "" for what is no type."""
-        if auditing.named([kind])[0] == "":
-            return ""
-        shape = self._shape("read", kind, 200, caller, address)
-        self._reads[kind, id(caller), address] = shape
-        return shape
+    def _patients(self, shown: set[str]) -> Sequence[str]:
+        if len(shown) == 1:
+            (text,) = shown
+            if len(text) == _UUID_REFERENCE and text.startswith("Patient/"):
+                return (quoted(text),)
+        return sorted({quoted(found) for text in shown if (found := auditing.patient(text, self._tenant))}) or (NULL,)
 
-    def _patient(self, text: str) -> str:
-        if len(text) == _UUID_REFERENCE and text.startswith("Patient/"):
-            return quoted(text)
-        return quoted(auditing.patient(text, self._tenant))
-
-    def _add_any(self, note: Note) -> None:
+    def _add_any(self, note: Note) -> int:
         _, at, method, segments, bundle, query, criteria, status, headers, shown, caller, request_id, address = note
         path = segments[1:]
         kind, entity = auditing.named(path, _location(headers))
@@ -119,6 +125,7 @@ class Batch:
         end = (quoted(said), request_id.decode("ascii") or NULL)
         for patient in sorted(patients) or (None,):
             self._rows.append((str(at), shape, entity or NULL, _version(headers), quoted(patient), *end))
+        return len(patients) or 1
 
     def _shape(self, code: str, kind: str, status: int, caller: Caller | None, address: str) -> str:
         """The place of what rows have alike."""
@@ -157,6 +164,11 @@ def _sought(tenant: str, path: Sequence[str], encoded: Sequence[bytes], caller: 
     if pairs or path[:1] == ["Patient"]:
         asked += auditing.sought_patients(path, pairs)
     return {found for text in asked if (found := auditing.patient(text, tenant))}
+
+
+def _names_nobody(query: bytes, caller: Caller | None) -> bool:
+    """Whether a query asks about no patient, and its caller is limited to none."""
+    return _MAY_ASK_ABOUT_PATIENTS(query) is None and (caller is None or not caller.patient)
 
 
 def _location(headers: Sequence[tuple[bytes, bytes]]) -> str:

@@ -30,6 +30,7 @@ _READING: Final = frozenset({"GET", "HEAD"})
 _BY_METHOD: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _PATH: Final = "!$&'()*+,/:;=@~"
 """What may stand in a URL's path as it is (RFC 3986 3.3)."""
+_PLAIN: Final = re.compile(r"[A-Za-z]*").fullmatch
 _OPENING: Final = len(b'"reference":"')
 _BARE: Final = re.compile(rb'"reference"\s*:\s*"([^"\\]*Patient/[^"\\]+)"')
 _TOKEN: Final = re.compile(r"(?i)(access_token=)[^&]*")
@@ -141,7 +142,10 @@ def query_of(path: Sequence[str], *parts: str) -> str | None:
         return None
     if "access_token=" in text.lower():
         text = _TOKEN.sub(r"\1…", text)
-    return f"{quote('/'.join(path), safe=_PATH)}?{text}"[:MAX_QUERY]
+    where = "/".join(path)
+    if not _PLAIN(where):
+        where = quote(where, safe=_PATH)
+    return f"{where}?{text}"[:MAX_QUERY]
 
 
 # A change and its event in one statement

@@ -23,8 +23,9 @@ Writer = Callable[[Row], bytes]
 def entries(
     base: str, resource: Resource, source: Source, rows: Sequence[Row], write: Writer | None, mode: bytes = b"match"
 ) -> list[bytes]:
-    """An entry for each row of one source, `mode` match or include; whole, or what `write` makes of a row."""
-    head = f'{{"fullUrl":"{base}/{resource.type}/{source.prefix}-'.encode()
+    """The pieces of an entry for each row of one source, `mode` match or include; whole, or what `write` makes of a
+    row. Each entry begins with a comma."""
+    head = f',{{"fullUrl":"{base}/{resource.type}/{source.prefix}-'.encode()
     tail = b',"search":{"mode":"' + mode + b'"}}'
     if write is None:
         return rendering.entries(resource, source, rows, head, tail)
@@ -32,32 +33,31 @@ def entries(
 
 
 def entry(url: str, resource: bytes) -> bytes:
-    """An entry for one resource of another kind, a match."""
-    return b'{"fullUrl":"%b","resource":%b,"search":{"mode":"match"}}' % (url.encode(), resource)
+    """An entry for one resource of another kind, a match; it begins with a comma."""
+    return b',{"fullUrl":"%b","resource":%b,"search":{"mode":"match"}}' % (url.encode(), resource)
 
 
 def searchset(
     parts: list[bytes], links: Sequence[tuple[str, str]], total: int | None, warnings: Sequence[str] = ()
 ) -> bytes:
-    """The Bundle of entries; `links` are (relation, URL), `warnings` become one OperationOutcome entry."""
+    """The Bundle of the pieces of its entries; `links` are (relation, URL), `warnings` become one OperationOutcome
+    entry."""
     if warnings:
         parts.append(outcome_entry([Issue(Kind.NOT_SUPPORTED, each, severity="warning") for each in warnings]))
-    head = b'{"resourceType":"Bundle","type":"searchset"'
-    if total is not None:
-        head += b',"total":%d' % total
+    counted = b"" if total is None else b',"total":%d' % total
     linked = orjson.dumps([{"relation": relation, "url": url} for relation, url in links])
-    body = head + b',"link":' + linked
-    if parts:
-        body += b',"entry":[' + b",".join(parts) + b"]"
-    return body + b"}"
+    head = b'{"resourceType":"Bundle","type":"searchset"%b,"link":%b' % (counted, linked)
+    if not parts:
+        return head + b"}"
+    return b"".join([head, b',"entry":[', parts[0][1:], *parts[1:], b"]}"])
 
 
 def outcome_entry(issues: Sequence[Issue]) -> bytes:
-    """An entry for an OperationOutcome with these issues."""
+    """An entry for an OperationOutcome with these issues; it begins with a comma."""
     outcome = orjson.dumps(operation_outcome(issues))
     # Only what a client creates may lack a fullUrl (R4, Bundle.entry.fullUrl); this one is named by its content.
     name = uuid5(NAMESPACE_OID, outcome.decode())
-    return b'{"fullUrl":"%b","resource":%b,"search":{"mode":"outcome"}}' % (name.urn.encode(), outcome)
+    return b',{"fullUrl":"%b","resource":%b,"search":{"mode":"outcome"}}' % (name.urn.encode(), outcome)
 
 
 def url(base: str, path: str, parameters: Iterable[tuple[str, str]]) -> str:
@@ -67,7 +67,10 @@ def url(base: str, path: str, parameters: Iterable[tuple[str, str]]) -> str:
     'http://x/fhir/t/Slot?start=ge2026-06-01T00:00:00%2B02:00'
     """
     whole = f"{base}/{path}" if path else base
-    encoded = "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in parameters)
+    listed = [*parameters]
+    if not _NEEDS_NO_QUOTES("".join([part for pair in listed for part in pair])):
+        listed = [(_quoted(name), _quoted(value)) for name, value in listed]
+    encoded = "&".join([f"{name}={value}" for name, value in listed])
     return f"{whole}?{encoded}" if encoded else whole
 
 

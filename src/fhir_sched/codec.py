@@ -52,15 +52,20 @@ def instant(value: bytes | None) -> bytes | None:
 
 
 class Instants(dict[bytes | None, bytes | None]):
-    """`instant` of each key, remembered, a few thousand at most.
+    """`instant` of each key between two texts, remembered, a few thousand at most; None where there is none.
 
     The rows of a page share most of their times, and asking costs less than cutting.
     """
 
+    def __init__(self, before: bytes, behind: bytes) -> None:
+        super().__init__()
+        self._before, self._behind = before, behind
+
     def __missing__(self, key: bytes | None) -> bytes | None:
         if len(self) >= _REMEMBERED:
             self.clear()
-        found = self[key] = instant(key)
+        text = instant(key)
+        found = self[key] = None if text is None else b"%b%b%b" % (self._before, text, self._behind)
         return found
 
 

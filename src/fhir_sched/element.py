@@ -19,9 +19,6 @@ _ABSENT = b'{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/data-a
 
 Columns = dict[str, bytes | None]
 
-INSTANTS = codec.Instants()
-"""For all templates."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -45,9 +42,10 @@ class Plain:
     names: tuple[tuple[str, Any], ...] = ()
 
 
-def _plain_instant(name: str, column: str) -> Plain:
-    found = f"instants[{column}]"
-    return Plain(f',"{name}":"%b"'.encode(), (found,), (found,), (("instants", INSTANTS),))
+def plain_instant(name: str, column: str) -> Plain:
+    """An instant that is there, with the name of its element."""
+    known, found = f"{name}_members", f"{name}_members[{column}]"
+    return Plain(b"%b", (found,), (found,), ((known, codec.Instants(f',"{name}":"'.encode(), b'"')),))
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,9 @@ class Code(Element):
     fallback: str = ""
 
     def plain(self, *columns: str) -> Plain:
-        words = {word.encode(): code.encode() for code, word in reversed(self.codes)}
-        known = f"{self.name}_codes"
-        format_ = f',"{self.name}":"%b"'.encode()
-        return Plain(format_, (f"{known}[{columns[0]}]",), (f"{columns[0]} in {known}",), ((known, words),))
+        known = f"{self.name}_members"
+        members = {word.encode(): f',"{self.name}":"{code}"'.encode() for code, word in reversed(self.codes)}
+        return Plain(b"%b", (f"{known}[{columns[0]}]",), (f"{columns[0]} in {known}",), ((known, members),))
 
     def render(self, *values: bytes | None) -> bytes:
         word = (values[0] or b"").decode()
@@ -142,7 +139,7 @@ class Instant(Element):
     timeless: frozenset[str] = frozenset()
 
     def plain(self, *columns: str) -> Plain:
-        return _plain_instant(self.name, columns[0])
+        return plain_instant(self.name, columns[0])
 
     def render(self, *values: bytes | None) -> bytes:
         text = codec.instant(values[0])
@@ -169,7 +166,7 @@ class DateTime(Element):
     """`Appointment.created`: the row's own time, or the client's when it wrote one."""
 
     def plain(self, *columns: str) -> Plain:
-        return _plain_instant(self.name, columns[0])
+        return plain_instant(self.name, columns[0])
 
     def render(self, *values: bytes | None) -> bytes:
         text = codec.instant(values[0])

@@ -136,11 +136,8 @@ class Journal:
         batch = self._open.get(tenant)
         if batch is None:
             batch = self._open[tenant] = Batch(tenant, self.server)
-        before = batch.number
-        batch.add(note)
-        number = batch.number
-        self._waiting += number - before
-        if number >= BATCH:
+        self._waiting += batch.add(note)
+        if batch.number >= BATCH:
             self._full.append(self._open.pop(tenant))
             self._wake.set()
 

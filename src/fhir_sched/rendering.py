@@ -16,7 +16,7 @@ import orjson
 from fhir_sched import codec
 from fhir_sched.definition import Resource, Source
 from fhir_sched.document import dumps
-from fhir_sched.element import INSTANTS, Plain
+from fhir_sched.element import Plain, plain_instant
 
 BUSINESS_IDENTIFIER = "urn:fhir-sched:id"
 _INT64_DIGITS = 18
@@ -32,17 +32,18 @@ def compiled(resource: Resource, source: Source) -> tuple[Template, Entries]:
     """A function that writes an ordinary row in one step, and gives None for any other row; one for many rows.
 
     The second writes each row as an entry of a Bundle: what begins a fullUrl, the id, the resource, and an end; its
-    last argument writes the rows that are not ordinary.
+    last argument writes the rows that are not ordinary. It gives the pieces of all of them, to be joined.
     Both are put together from what the elements say of their ordinary case (`Element.plain`), so the table stays the
     only definition; a test holds their bytes against those of the elements one by one.
     """
     name = {column: f"c{place}" for place, column in enumerate(source.columns)}
+    updated = plain_instant("lastUpdated", "c2")
     head = Plain(
-        f'{{"resourceType":"{resource.type}","id":"{source.prefix}-%b","meta":{{"versionId":"%b",'
-        f'"lastUpdated":"%b"}}{_identifier(source)}'.encode(),
-        ("c0", "c1", "instants[c2]", *(["c0"] if source.identified else [])),
-        ("c3 is None", "instants[c2]"),
-        (("instants", INSTANTS),),
+        f'{{"resourceType":"{resource.type}","id":"{source.prefix}-%b","meta":{{"versionId":"%b"%b}}'
+        f"{_identifier(source)}".encode(),
+        ("c0", "c1", *updated.values, *(["c0"] if source.identified else [])),
+        ("c3 is None", *updated.guards),
+        updated.names,
     )
     parts = [head, *(each.plain(*(name[column] for column in each.shown)) for each in source.elements)]
     constants: dict[str, Any] = {constant: value for part in parts for constant, value in part.names}
@@ -63,7 +64,7 @@ def compiled(resource: Resource, source: Source) -> tuple[Template, Entries]:
         resource=resource_items,
         entry=entry_items,
         # As defaults they are local names, found faster than global ones. For one row, to fill them in takes longer.
-        fixed=", ".join(f"{each}={each}" for each in (*fixed, *constants, "join")),
+        fixed=", ".join(f"{each}={each}" for each in (*fixed, *constants)),
     )
     constants |= {**fixed, "join": b"".join}
     exec(text, constants)  # noqa: S102 - made of our own declarations, once
@@ -79,14 +80,13 @@ def template(row):
 
 def entries(rows, head, tail, other, *, {fixed}):
     found = []
-    add = found.append
     for row in rows:
         if len(row) != {width}: row = row[:{width}]
         {columns} = row
         if {guards}:
-            add(join(({entry})))
+            found += ({entry})
         else:
-            add(b'%b%b","resource":%b%b' % (head, c0, other(row), tail))
+            found += (head, c0, b'","resource":', other(row), tail)
     return found
 """
 
@@ -150,7 +150,7 @@ def to_json(resource: Resource, source: Source, row: Row) -> bytes:
 
 
 def entries(resource: Resource, source: Source, rows: Sequence[Row], head: bytes, tail: bytes) -> list[bytes]:
-    """`to_json` of each row between `head`, its UUID and `","resource":` in front and `tail` behind."""
+    """The pieces of `to_json` of each row between `head`, its UUID and `","resource":` in front and `tail` behind."""
     renderer = _renderer(resource, source)
     return renderer.entries(rows, head, tail, lambda row: _out_of_the_ordinary(renderer, row))
 

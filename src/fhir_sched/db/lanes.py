@@ -133,7 +133,7 @@ class Lanes:
         statements = (self.session(tenant), *fragments)
         lanes = self._steady if fragments[0].steady else self._shared
         try:
-            lane = await self._reader(lanes)
+            lane = (None if self._closing else idlest(lanes)) or await self._reader(lanes)
             try:
                 return await lane.submit(statements, len(fragments))
             except DatabaseGone:
@@ -311,8 +311,9 @@ def idlest(lanes: Sequence[Lane]) -> Lane | None:
     """The connected one with the fewest requests in flight; None when there is none."""
     found, least = None, 0
     for lane in lanes:
-        if lane.connected and (found is None or lane.in_flight < least):
-            found, least = lane, lane.in_flight
+        in_flight = lane.in_flight
+        if (found is None or in_flight < least) and lane.connected:
+            found, least = lane, in_flight
     return found
 
 

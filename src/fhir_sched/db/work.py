@@ -5,10 +5,10 @@ So the same interaction serves a single request and an entry of a transaction Bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from fhir_sched.db.fragment import Fragment
     from fhir_sched.db.lanes import Lanes
@@ -41,13 +41,13 @@ class Alone:
     def __init__(self, lanes: Lanes, tenant: str, caller: str = "") -> None:
         self._lanes, self._tenant, self._caller = lanes, tenant, caller
 
-    async def read(self, *fragments: Fragment, slow: bool = False) -> tuple[Rows, ...]:
+    def read(self, *fragments: Fragment, slow: bool = False) -> Coroutine[Any, Any, tuple[Rows, ...]]:
         """See Work."""
-        return await self._lanes.read(self._tenant, *fragments, slow=slow)
+        return self._lanes.read(self._tenant, *fragments, slow=slow)
 
-    async def write(self, *fragments: Fragment) -> tuple[Rows, ...]:
+    def write(self, *fragments: Fragment) -> Coroutine[Any, Any, tuple[Rows, ...]]:
         """See Work."""
-        return await self._lanes.write(self._tenant, *fragments, caller=self._caller)
+        return self._lanes.write(self._tenant, *fragments, caller=self._caller)
 
     async def atomically(self, step: Callable[[Work], Awaitable[Answer]]) -> Answer:
         """See Work."""

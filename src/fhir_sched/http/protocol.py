@@ -55,6 +55,7 @@ _CLOSE: Final = b"connection: close\r\n"
 _BUSY: Final = document.dumps(operation_outcome(overloaded().issues))
 _RETRY: Final = b"retry-after: %d\r\n" % RETRY_AFTER_S
 _SMALL: Final = 64 * 1024
+_WORTH_A_COPY: Final = 4096
 
 
 _WITH_BODY: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
@@ -247,7 +248,11 @@ class Protocol(HttpToolsProtocol):
             return
         ends = last or not exchange.keep_alive
         own = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write(b"%b%b%b\r\n%b" % (head, own, _CLOSE if ends and not last else b"", body))
+        whole_head = b"%b%b%b\r\n" % (head, own, _CLOSE if ends and not last else b"")
+        if len(body) < _WORTH_A_COPY:
+            self.transport.write(whole_head + body)
+        else:
+            self.transport.writelines((whole_head, body))
         if ends:
             self.transport.close()
         self.on_response_complete()

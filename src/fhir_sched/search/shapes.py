@@ -55,6 +55,8 @@ class _Statement:
 
 
 _REMEMBERED: Final[dict[_Key, _Statement | None]] = {}
+_CONDITIONS: Final[dict[int, tuple[Condition, _Key | None, _Free]]] = {}
+_MOST_CONDITIONS: Final = 4096
 
 
 def search(query: Query, tenant: str) -> sql.Plan:
@@ -86,11 +88,26 @@ def _shape(query: Query, free: _Free) -> _Key | None:
     for sort in query.sort:
         parts += (sort.param.name, sort.descending)
     for condition in query.conditions:
-        found = _condition(condition, free)
+        # the parser remembers conditions, so the same ones come again
+        known = _CONDITIONS.get(id(condition))
+        if known is None or known[0] is not condition:
+            known = _remember(condition)
+        _, found, values = known
         if found is None:
             return None
         parts.append(found)
+        free += values
     return tuple(parts)
+
+
+def _remember(condition: Condition) -> tuple[Condition, _Key | None, _Free]:
+    """The condition with its shape and its free values; as long as it is kept, no other one has its `id`."""
+    values: _Free = []
+    known = (condition, _condition(condition, values), values)
+    if len(_CONDITIONS) >= _MOST_CONDITIONS:
+        _CONDITIONS.clear()
+    _CONDITIONS[id(condition)] = known
+    return known
 
 
 def _condition(condition: Condition, free: _Free) -> _Key | None:
