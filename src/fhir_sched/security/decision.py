@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from fhir_sched.security.caller import Caller
 from fhir_sched.security.scopes import Scope
@@ -58,10 +59,28 @@ ALLOW = Decision(unlimited=True)
 DENY = Decision(unlimited=False)
 
 
+_DECIDED: dict[tuple[int, str, str], tuple[Caller, Decision]] = {}
+_MOST: Final = 4096
+
+
 def decide(caller: Caller, letter: str, resource_type: str) -> Decision:
-    """Whether the caller may do what one letter of `cruds` stands for on a type."""
+    """Whether the caller may do what one letter of `cruds` stands for on a type.
+
+    Remembered: one request asks up to ten times, and the Caller of a token stays the same object.
+    """
     if caller.everything:
         return ALLOW
+    key = (id(caller), letter, resource_type)
+    known = _DECIDED.get(key)
+    # as long as it is kept here, no other caller has its `id`
+    if known is None or known[0] is not caller:
+        if len(_DECIDED) >= _MOST:
+            _DECIDED.clear()
+        known = _DECIDED[key] = (caller, _decided(caller, letter, resource_type))
+    return known[1]
+
+
+def _decided(caller: Caller, letter: str, resource_type: str) -> Decision:
     grants = [scope for scope in caller.scopes if letter in scope.letters and scope.type in ("*", resource_type)]
     limits = tuple(dict.fromkeys(limit for scope in grants for limit in _limits(caller, scope, letter, resource_type)))
     if not limits:

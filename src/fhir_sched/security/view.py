@@ -20,6 +20,7 @@ _PUBLIC_ELEMENTS = frozenset(
         "appointmentType", "actor", "planningHorizon", "schedule", "status", "start", "end", "overbooked", "extension",
     }
 )  # fmt: skip
+_ALL_OF_PUBLIC = _PUBLIC_ELEMENTS - {"actor"}
 _PUBLIC_EXTENSIONS = frozenset({EXTENSION_BASE + "schedule-timezone"})
 _PEOPLE = ("Patient", "RelatedPerson", "Person")
 
@@ -63,6 +64,11 @@ def _sight(caller: Caller, resource_type: str) -> Decision:
     """The widest of what the caller may read, find or write: whoever may only write sees what it wrote."""
     decisions = [decide(caller, letter, resource_type) for letter in "rscud"]
     return next((each for each in decisions if each.allowed), decisions[0])
+
+
+def shows_all(elements: Iterable[str]) -> bool:
+    """Whether nothing is withheld of a resource that has just these elements, as long as it shows no extension."""
+    return _ALL_OF_PUBLIC.issuperset(elements)
 
 
 def patients_of(caller: Caller) -> set[str]:
