@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { command -v $$p; break; }; done)
 PYTEST_ARGS ?=
+# Processes that run tests side by side: one for each processor, four at most.
+TESTERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n)))
 
 .PHONY: help install run test faults check audit format bench clean
 
@@ -27,8 +29,15 @@ $(VENV)/installed $(VENV)/installed-dev: pyproject.toml constraints.txt
 run: install ## serve on http://127.0.0.1:8080 with an embedded PostgreSQL and demo data; EVENTS=1 prints events
 	@FHIR_SCHED_AUTH=$${FHIR_SCHED_AUTH:-open} $(if $(EVENTS),FHIR_SCHED_SINKS=$${FHIR_SCHED_SINKS:-stdout:}) exec $(BIN)/fhir-sched serve --demo
 
-test: $(VENV)/installed-dev ## the whole test suite
+test: $(VENV)/installed-dev ## the whole test suite; PYTEST_ARGS="tests/sql -k overlap" runs a part of it
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@received=$$(mktemp -d); trap 'rm -rf "$$received"' EXIT; export RECEIVED_ANSWERS="$$received"; failed=0; \
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not alone" || failed=$$?; \
+	$(BIN)/python -m pytest -m alone || failed=$$?; \
+	exit $$failed
+else
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+endif
 
 faults: $(VENV)/installed-dev ## kill server, PostgreSQL and relays hundreds of times under load, and more; an hour
 	FHIR_SCHED_FAULTS=long $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)

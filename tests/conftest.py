@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
+import received
 from clinic import Clinic
 from db import APP_PASSWORD, Cluster, Database
 from db import cluster as running_cluster
 from fhir_sched.db import migrations
 from server import Server
 
+TESTS = Path(__file__).parent
+ALONE = (
+    "faults", "replica", "validator", "http/test_admission.py", "http/test_ending.py", "http/test_slow_clients.py",
+    "db", "booking/test_moments.py", "booking/test_race.py",
+)  # fmt: skip
+"""Tests that kill, race, wait for or measure what another process on the machine would disturb, and the validator."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks of this suite."""
     config.addinivalue_line("markers", "after_all_others: looks at what the other tests have received")
+    config.addinivalue_line("markers", "alone: must not run beside other tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Bring the tests that look at the others' answers to the end."""
+    """Mark the tests that run alone, and bring those that look at the others' answers to the end."""
+    for item in items:
+        if any(item.path.is_relative_to(TESTS / each) for each in ALONE):
+            item.add_marker("alone")
     items.sort(key=lambda item: item.get_closest_marker("after_all_others") is not None)
+
+
+def pytest_sessionfinish() -> None:
+    """Hand over what this process has received, where the run has several."""
+    folder = received.folder()
+    if folder is not None:
+        received.hand_over(folder)
 
 
 @pytest.fixture(scope="session")

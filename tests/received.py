@@ -1,7 +1,8 @@
 """What the server answered in this run: one document of each shape, kept for an independent validator.
 
 A shape is the set of a document's element paths together with the values that rules of FHIR depend on (a status, a kind
-of Bundle …); of the documents of a shape the shortest is kept. Knows no rule of FHIR.
+of Bundle …); of the documents of a shape the shortest is kept. A run of several processes hands them over in the folder
+that RECEIVED_ANSWERS names. Knows no rule of FHIR.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -33,7 +35,7 @@ class Document:
         return f"{self.asked} in {self.test}: {self.text[:1500]}"
 
 
-_kept: dict[bytes, Document] = {}
+_kept: dict[str, Document] = {}
 _seen: set[bytes] = set()
 
 
@@ -60,11 +62,37 @@ def add(content: bytes, xml: bool, asked: str) -> None:
         shape = "\n".join(sorted(set(parts))).encode()
     except (ValueError, ET.ParseError):
         shape = content
-    shape = blake2b(shape, digest_size=16).digest()
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
+    _keep_shortest(
+        blake2b(shape, digest_size=16).hexdigest(), Document(content.decode("utf-8", "replace"), asked, test)
+    )
+
+
+def _keep_shortest(shape: str, document: Document) -> None:
     before = _kept.get(shape)
-    if before is None or len(content) < len(before.text):
-        test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0]
-        _kept[shape] = Document(content.decode("utf-8", "replace"), asked, test)
+    if before is None or len(document.text) < len(before.text):
+        _kept[shape] = document
+
+
+def folder() -> Path | None:
+    """Where the processes of this run hand over what they have received; None where there is just one."""
+    named = os.environ.get("RECEIVED_ANSWERS")
+    return Path(named) if named else None
+
+
+def hand_over(into: Path) -> None:
+    """Write what this process has received, for the one that validates."""
+    listed = {shape: (each.text, each.asked, each.test) for shape, each in _kept.items()}
+    (into / f"{os.getpid()}.json").write_text(json.dumps(listed))
+
+
+def take_over(out_of: Path) -> int:
+    """Add what other processes have received; how many processes those were."""
+    files = sorted(out_of.glob("*.json"))
+    for file in files:
+        for shape, each in json.loads(file.read_text()).items():
+            _keep_shortest(shape, Document(*each))
+    return len(files)
 
 
 def documents() -> list[Document]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import product
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from clinic import Clinic, Resource, appointment, as_resource, matches, name, refusal, said, schedule, slot
+
+ONE = "4f1c7a90-2b8d-4e35-8c61-d07e9b5a1f24"
+OTHER = "9d2e6b18-50a7-4c3f-b1e4-68c0f7a3d952"
 
 START = "2031-01-01T10:00:00Z"
 LATER = "2031-01-02T10:00:00Z"
@@ -52,13 +54,13 @@ def keyed(clinic: Clinic, kind: str, value: str) -> list[Resource]:
 @pytest.mark.parametrize(
     ("of_schedule", "of_slot", "reference"),
     [
-        (f"urn:uuid:{uuid4()}", None, None),
+        (f"urn:uuid:{ONE}", None, None),
         ("urn:oid:1.2.3", None, None),
         (f"{ELSEWHERE}/Schedule/77", None, None),
         (f"{ELSEWHERE}/Schedule/77", f"{ELSEWHERE}/Slot/5", "Schedule/77"),
         (f"{ELSEWHERE}/Schedule/77", None, f"{ELSEWHERE}/Schedule/77/_history/1"),
         ("{base}/Schedule/77", None, "Schedule/77"),
-        ("{base}/Schedule/77", f"urn:uuid:{uuid4()}", "Schedule/77"),
+        ("{base}/Schedule/77", f"urn:uuid:{OTHER}", "Schedule/77"),
         ("{base}/Schedule/77", "{base}/Slot/5", "Schedule/77"),
     ],
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
 from clinic import EXTENSION, Clinic, appointment, as_resource, name, refusal, schedule, slot
+
+NEVER = "0b5e9e52-7c1f-4d83-9a66-3f0d2c8e4b17"
 
 
 def test_200_with_the_next_version_as_etag_and_location(clinic: Clinic) -> None:
@@ -112,7 +113,7 @@ def test_if_match_on_a_deleted_resource_is_412(clinic: Clinic) -> None:
     refusal(clinic.put(made, If_Match="*"), 412)
 
 
-@pytest.mark.parametrize("fhir_id", [f"sch-{uuid4()}", "mine", f"slt-{uuid4()}", "1"])
+@pytest.mark.parametrize("fhir_id", [f"sch-{NEVER}", "mine", f"slt-{NEVER}", "1"])
 def test_an_id_that_never_existed_is_405_since_ids_are_the_servers(clinic: Clinic, fhir_id: str) -> None:
     answer = clinic.put(schedule(id=fhir_id))
     assert refusal(answer, 405)[0]["code"] == "not-supported"
