@@ -8,8 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { command -v $$p; break; }; done)
 PYTEST_ARGS ?=
-# Processes that run tests side by side: one for each processor, four at most.
-TESTERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n)))
+# Processes that run tests side by side: one for each processor, four at most; one on a cluster that they would share.
+TESTERS ?= $(if $(FHIR_SCHED_TEST_URL),1,$(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > 4 ? 4 : n))))
 
 .PHONY: help install run test faults check audit format bench clean
 
