@@ -56,10 +56,10 @@ on conflict (tenant_id, id) do nothing"""
 
 
 class Batch:
-    """The rows of one tenant, as they gather; `number` is how many there are."""
+    """The rows of one `tenant`, as they gather; `number` is how many there are."""
 
     def __init__(self, tenant: str, server: str) -> None:
-        self._tenant, self._server = tenant, server
+        self.tenant, self._server = tenant, server
         self._rows: list[tuple[str, ...]] = []
         self._shapes: dict[tuple[str, str, int, int, str], str] = {}
         self._alike: list[tuple[str, ...]] = []
@@ -72,11 +72,6 @@ class Batch:
     def number(self) -> int:
         """How many rows there are."""
         return len(self._rows)
-
-    @property
-    def tenant(self) -> str:
-        """Whose rows they are."""
-        return self._tenant
 
     def add(self, note: Note) -> int:
         """Add the rows of one note, and how many they are: one for each patient, one if there is none."""
@@ -110,7 +105,7 @@ class Batch:
             (text,) = shown
             if len(text) == _UUID_REFERENCE and text.startswith("Patient/"):
                 return (quoted(text),)
-        return sorted({quoted(found) for text in shown if (found := auditing.patient(text, self._tenant))}) or (NULL,)
+        return sorted({quoted(found) for text in shown if (found := auditing.patient(text, self.tenant))}) or (NULL,)
 
     def _add_any(self, note: Note) -> int:
         _, at, method, segments, bundle, query, criteria, status, headers, shown, caller, request_id, address = note
@@ -118,9 +113,9 @@ class Batch:
         kind, entity = auditing.named(path, _location(headers))
         code = auditing.interaction(method, path, bundle)
         said = auditing.query_of(path, _text(query), _text(criteria)) if query or criteria else None
-        patients = {found for text in shown if (found := auditing.patient(text, self._tenant))} if shown else set()
+        patients = {found for text in shown if (found := auditing.patient(text, self.tenant))} if shown else set()
         if code.startswith("search") or criteria:
-            patients |= _sought(self._tenant, path, (query, criteria), caller)
+            patients |= _sought(self.tenant, path, (query, criteria), caller)
         shape = self._shape(code, kind, status, caller, address)
         end = (quoted(said), request_id.decode("ascii") or NULL)
         for patient in sorted(patients) or (None,):
@@ -151,7 +146,7 @@ class Batch:
         begin = f"{int(time.time() * 1000):012x}7{noise[:3]}8{noise[3:13]}"
         arrays = [*zip(*self._rows, strict=True), *zip(*self._alike, strict=True)]
         listed = (("{" + ",".join(column) + "}").encode("utf-8", "replace") for column in arrays)
-        return Fragment(_INSERT, (self._tenant.encode(), begin.encode(), self._server.encode(), *listed))
+        return Fragment(_INSERT, (self.tenant.encode(), begin.encode(), self._server.encode(), *listed))
 
 
 def _sought(tenant: str, path: Sequence[str], encoded: Sequence[bytes], caller: Caller | None) -> set[str]:

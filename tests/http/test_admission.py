@@ -19,7 +19,7 @@ from fhir_sched.outcome import FhirError
 from server import Server
 
 BOUNDS = Bounds(running=6, alone=4, shared=4, least=2, waiting=8, patience_s=5.0)
-NOISY, QUIET = b"noisy", b"quiet"
+NOISY, QUIET = "noisy", "quiet"
 # three quarters of the places for those that wait
 WAITING_ALONE = 192
 
@@ -29,16 +29,16 @@ class _Crowd:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
-        self.running: list[bytes] = []
+        self.running: list[str] = []
         self.refused = 0
-        self._ends: dict[bytes, list[asyncio.Event]] = {}
+        self._ends: dict[str, list[asyncio.Event]] = {}
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def ask(self, key: bytes, times: int = 1) -> None:
+    async def ask(self, key: str, times: int = 1) -> None:
         self.tasks += [asyncio.create_task(self._one(key)) for _ in range(times)]
         await asyncio.sleep(0)
 
-    async def _one(self, key: bytes) -> None:
+    async def _one(self, key: str) -> None:
         try:
             async with self.gate.place(key):
                 end = asyncio.Event()
@@ -50,7 +50,7 @@ class _Crowd:
             if (error.status, error.headers) == (503, (("Retry-After", "1"),)):
                 self.refused += 1
 
-    async def end(self, key: bytes, times: int = 1) -> None:
+    async def end(self, key: str, times: int = 1) -> None:
         for _ in range(times):
             self._ends[key].pop(0).set()
         for _ in range(4):
@@ -99,8 +99,8 @@ def test_a_tenant_finds_room_while_another_one_waits_behind_itself() -> None:
 def test_many_tenants_that_asked_just_before_leave_a_tenant_room_to_wait() -> None:
     async def play(crowd: _Crowd) -> None:
         for number in range(50):
-            await crowd.ask(b"%d" % number)
-            await crowd.end(b"%d" % number)
+            await crowd.ask(str(number))
+            await crowd.end(str(number))
         await crowd.ask(QUIET, 16)
         assert (len(crowd.running), crowd.refused) == (4, 0)
         await crowd.end(QUIET, 4)
@@ -112,10 +112,10 @@ def test_many_tenants_that_asked_just_before_leave_a_tenant_room_to_wait() -> No
 def test_a_tenant_that_waits_for_much_leaves_others_room_to_wait() -> None:
     async def play(crowd: _Crowd) -> None:
         await crowd.ask(NOISY, 15)
-        await crowd.ask(b"third", 2)
+        await crowd.ask("third", 2)
         await crowd.ask(QUIET, 3)
         assert (crowd.gate.waiting, crowd.refused) == (8, 6)
-        await crowd.end(b"third")
+        await crowd.end("third")
         assert crowd.running.count(QUIET) == 1
 
     _scene(play)
@@ -123,13 +123,13 @@ def test_a_tenant_that_waits_for_much_leaves_others_room_to_wait() -> None:
 
 def test_those_that_wait_come_in_turns() -> None:
     async def play(crowd: _Crowd) -> None:
-        await crowd.ask(b"first", 4)
-        await crowd.ask(b"second", 2)
+        await crowd.ask("first", 4)
+        await crowd.ask("second", 2)
         await crowd.ask(NOISY, 2)
         await crowd.ask(QUIET, 1)
-        assert sorted(crowd.running) == [b"first"] * 4 + [b"second"] * 2
-        await crowd.end(b"first", 2)
-        assert sorted(crowd.running) == [b"first"] * 2 + [NOISY, QUIET] + [b"second"] * 2
+        assert sorted(crowd.running) == ["first"] * 4 + ["second"] * 2
+        await crowd.end("first", 2)
+        assert sorted(crowd.running) == ["first"] * 2 + [NOISY, QUIET] + ["second"] * 2
 
     _scene(play)
 

@@ -36,7 +36,10 @@ class Work(Protocol):
 
 
 class Alone:
-    """Each call is one transaction and one round trip; `caller` is who asks, as `Lanes.write` takes it."""
+    """Each call is one transaction and one round trip; `caller` is who asks, as `Lanes.write` takes it.
+
+    `read` and `write` hand on what the lanes give: a coroutine around it would be one more for each request.
+    """
 
     def __init__(self, lanes: Lanes, tenant: str, caller: str = "") -> None:
         self._lanes, self._tenant, self._caller = lanes, tenant, caller

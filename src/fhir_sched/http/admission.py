@@ -58,7 +58,7 @@ class _Place:
 
     __slots__ = ("_gate", "_key")
 
-    def __init__(self, gate: Gate, key: bytes) -> None:
+    def __init__(self, gate: Gate, key: str) -> None:
         self._gate, self._key = gate, key
 
     async def __aenter__(self) -> None:
@@ -84,16 +84,16 @@ class Gate:
         self.probed = False
         # when the next refused connection is read again, by the loop's clock
         self.read_later = 0.0
-        self._tenants: dict[bytes, _Tenant] = {}
+        self._tenants: dict[str, _Tenant] = {}
         # the tenants that wait, in the order of their next turn
-        self._order: dict[bytes, None] = {}
-        self._recent: set[bytes] = set()
-        self._before: set[bytes] = set()
+        self._order: dict[str, None] = {}
+        self._recent: set[str] = set()
+        self._before: set[str] = set()
         self._turned = 0.0
         self._looking = False
         self._active = 1
 
-    def full(self, key: bytes) -> bool:
+    def full(self, key: str) -> bool:
         """Whether a request of this tenant would be refused now."""
         if not self.waiting:
             return False
@@ -101,11 +101,11 @@ class Gate:
         waiting = len(tenant.turns) if tenant is not None else 0
         return waiting >= self.bounds.growth * (self.bounds.waiting - self.waiting)
 
-    def place(self, key: bytes) -> _Place:
+    def place(self, key: str) -> _Place:
         """A context that enters and leaves."""
         return _Place(self, key)
 
-    def begins(self, key: bytes) -> bool:
+    def begins(self, key: str) -> bool:
         """Whether a request of this tenant may begin at once; it has then."""
         self._notice(key)
         if self.running >= self.bounds.running:
@@ -119,7 +119,7 @@ class Gate:
         tenant.running += 1
         return True
 
-    async def enter(self, key: bytes) -> None:
+    async def enter(self, key: str) -> None:
         """Return when the request may begin. Raises 503 when too many wait, or when its turn does not come."""
         if self.begins(key):
             return
@@ -128,13 +128,16 @@ class Gate:
             raise overloaded()
         await self._turn(key, self._tenants.setdefault(key, _Tenant()))
 
-    def leave(self, key: bytes) -> None:
+    def leave(self, key: str) -> None:
         """The request has ended."""
         tenant = self._tenants[key]
         self.running -= 1
         tenant.running -= 1
         if self._order:
             self._admit()
+        self._forget(key, tenant)
+
+    def _forget(self, key: str, tenant: _Tenant) -> None:
         if not tenant.running and not tenant.turns:
             self._tenants.pop(key, None)
 
@@ -149,7 +152,7 @@ class Gate:
         bounds = self.bounds
         return bounds.alone if self._active == 1 else max(bounds.least, bounds.shared // self._active)
 
-    def _notice(self, key: bytes) -> None:
+    def _notice(self, key: str) -> None:
         """Remember who asked within the last one or two seconds."""
         now = asyncio.get_running_loop().time()
         if now > self._turned + 1:
@@ -162,7 +165,7 @@ class Gate:
             self._recent.add(key)
         self._active = len(self._recent | self._before)
 
-    async def _turn(self, key: bytes, tenant: _Tenant) -> None:
+    async def _turn(self, key: str, tenant: _Tenant) -> None:
         loop = asyncio.get_running_loop()
         begun: asyncio.Future[None] = loop.create_future()
         turn = _Turn(begun, loop.time() + self.bounds.patience_s)
@@ -178,6 +181,7 @@ class Gate:
             if turn in tenant.turns:
                 tenant.turns.remove(turn)
                 self.waiting -= 1
+                self._forget(key, tenant)
             elif begun.done() and not begun.cancelled() and begun.exception() is None:
                 self.leave(key)
             raise

@@ -178,7 +178,7 @@ class App:
         answer_format = negotiate.JSON
         request = Request(scope["method"], [], headers, scope["query_string"], b"", "", request_id, _client(scope))
         place = placed(scope["raw_path"])
-        key = place.key
+        key = place.tenant
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 return Response(204)

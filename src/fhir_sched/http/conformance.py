@@ -1,4 +1,4 @@
-"""metadata, smart-configuration, and the definitions of our own (StructureDefinition …). R4 3.1.0.14, 5.4.
+"""metadata and smart-configuration, which are served without a token. R4 3.1.0.14, SMART App Launch 2.2.
 
 Made from the declarations and what the authorization server says, without the database.
 """
@@ -10,10 +10,7 @@ from hashlib import blake2b
 from typing import Final
 
 from fhir_sched import capability, document
-from fhir_sched.http import negotiate
-from fhir_sched.http.messages import Request, Response, decode_form, only_get
-from fhir_sched.interactions import definitions
-from fhir_sched.outcome import FhirError, Kind
+from fhir_sched.http.messages import Request, Response, only_get
 from fhir_sched.security.smart import SmartConfiguration
 from fhir_sched.subset import part
 
@@ -27,34 +24,9 @@ async def public(base: str, tenant: str, request: Request, path: list[str], smar
     if found is not None:
         return found
     if path == ["metadata"]:
-        return _cached(part(request.parameters).of(_statement(base, await smart.oauth_uris(tenant))), request)
+        return cached(part(request.parameters).of(_statement(base, await smart.oauth_uris(tenant))), request)
     body = document.dumps(await smart.document(tenant))
     return Response(200, body, [(b"cache-control", b"max-age=60")], content_type=b"application/json")
-
-
-def respond(base: str, request: Request, path: list[str], *, strict: bool) -> Response | None:
-    """The answer where the path is one of these; else None. Raises 404 for an unknown id, 405 for other methods."""
-    if not definitions.at(path):
-        return None
-    pairs = request.parameters
-    if path[1:] == [definitions.FORM]:
-        if request.method != "POST":
-            return _only_post(request)
-        negotiate.require_form(request)
-        return Response(200, definitions.shown(base, path[:1], pairs + decode_form(request.body), strict=strict))
-    found = only_get(request)
-    if found is not None:
-        return found
-    body = definitions.shown(base, path, pairs, strict=strict)
-    return _cached(body, request) if len(path) == 2 else Response(200, body)
-
-
-def _only_post(request: Request) -> Response:
-    allowed = "POST, OPTIONS"
-    if request.method == "OPTIONS":
-        return Response(204, headers=[(b"allow", allowed.encode())])
-    sentence = f"{request.method} is not possible here; this URL takes POST"
-    raise FhirError(Kind.METHOD, sentence, headers=(("Allow", allowed),))
 
 
 @lru_cache(maxsize=64)
@@ -63,7 +35,7 @@ def _statement(base: str, oauth_uris: tuple[tuple[str, str], ...] | None) -> byt
     return document.dumps(capability.statement(base, oauth_uris))
 
 
-def _cached(body: bytes, request: Request) -> Response:
+def cached(body: bytes, request: Request) -> Response:
     """200 with the body's digest as ETag, or 304 without body where the client has it (RFC 9110 13.1.2)."""
     etag = f'W/"{blake2b(body, digest_size=8).hexdigest()}"'
     known = {each.strip() for each in request.header(b"if-none-match").split(",")}

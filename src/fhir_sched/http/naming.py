@@ -28,15 +28,13 @@ _TYPES: Final[frozenset[str]] = frozenset(RESOURCES) | _DEFINITIONS | {"Subscrip
 
 @record
 class Place:
-    """The tenant's UUID, "" where the path names none, and the route's name. `key` is what the gate tells tenants by;
-    all that name none share one."""
+    """The tenant's UUID, "" where the path names none, and the route's name."""
 
     tenant: str
     route: str
-    key: bytes
 
 
-_NOWHERE: Final = Place("", UNKNOWN, b"")
+_NOWHERE: Final = Place("", UNKNOWN)
 _KNOWN: Final[dict[bytes, Place]] = {}
 _MOST: Final = 4096
 
@@ -64,9 +62,9 @@ def _looked_up(raw_path: bytes) -> Place:
     if raw_path[:_BASE] == b"/fhir/":
         tenant = raw_path[_BASE:_TENANT_END].decode("latin-1").lower()
         if is_uuid(tenant) and raw_path[_TENANT_END : _TENANT_END + 1] in (b"/", b""):
-            return Place(tenant, route(raw_path[_TENANT_END + 1 :]), tenant.encode())
+            return Place(tenant, route(raw_path[_TENANT_END + 1 :]))
     elif raw_path in PAGES:
-        return Place("", raw_path.decode("ascii"), b"")
+        return Place("", raw_path.decode("ascii"))
     return _NOWHERE
 
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from fhir_sched import document
 from fhir_sched.http.admission import RETRY_AFTER_S, Gate, overloaded
+from fhir_sched.http.exchange import CLOSE, Exchange
 from fhir_sched.http.messages import by_name
-from fhir_sched.http.naming import placed
+from fhir_sched.http.naming import Place, placed
 from fhir_sched.http.observing import Observer
 from fhir_sched.outcome import Issue, Kind, operation_outcome
 
@@ -51,31 +51,10 @@ _ANSWER: Final = (
     b"HTTP/1.1 %d %b\r\ncontent-type: application/fhir+json; charset=utf-8\r\ncontent-length: %d\r\n"
     b"cache-control: no-store\r\nx-content-type-options: nosniff\r\nx-request-id: %b\r\n%b\r\n%b"
 )
-_CLOSE: Final = b"connection: close\r\n"
 _BUSY: Final = document.dumps(operation_outcome(overloaded().issues))
 _RETRY: Final = b"retry-after: %d\r\n" % RETRY_AFTER_S
 _SMALL: Final = 64 * 1024
-_WORTH_A_COPY: Final = 4096
-
-
 _WITH_BODY: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
-
-
-class _Nothing:
-    def set(self) -> None:
-        """Nobody waits for it."""
-
-
-class _Exchange:
-    """What uvicorn's protocol asks of the request in progress, for one that is answered without its cycle."""
-
-    __slots__ = ("body", "disconnected", "keep_alive", "more_body", "response_complete", "response_started")
-    message_event = _Nothing()
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        self.keep_alive = keep_alive
-        self.body = bytearray()
-        self.more_body = self.response_started = self.response_complete = self.disconnected = False
 
 
 class Protocol(HttpToolsProtocol):
@@ -177,20 +156,15 @@ class Protocol(HttpToolsProtocol):
             self._refuse(Issue(Kind.HEADERS_TOO_LONG, text), b"Request Header Fields Too Large")
             return
         gate = self._gate
-        if (
-            gate is not None
-            and gate.waiting
-            and gate.full(placed(self.url.partition(b"?")[0]).key)
-            and self._may_shed()
-        ):
+        if gate is not None and gate.waiting and gate.full(self._place().tenant) and self._may_shed():
             self._shed(gate)
             return
         self._since, self._patience_s = self.loop.time(), BODY_S
         scope = self._bodyless()
-        if scope is None:
+        if scope is None or self._direct is None:
             self._as_usual()
         else:
-            self._begin(scope)
+            self._begin(self._direct, scope)
 
     # requests without body, answered without ASGI's messages in between
 
@@ -211,7 +185,7 @@ class Protocol(HttpToolsProtocol):
     def _bodyless(self) -> dict[str, Any] | None:
         """What the application asks of a GET or HEAD that has no body; None for any other request."""
         method = self.parser.get_method()
-        if self._direct is None or self._answering() or method not in (b"GET", b"HEAD") or self.url[:1] != b"/":
+        if self._answering() or method not in (b"GET", b"HEAD") or self.url[:1] != b"/":
             return None
         if self.parser.get_http_version() != "1.1" or not self.url.isascii() or b"#" in self.url:
             return None
@@ -228,61 +202,19 @@ class Protocol(HttpToolsProtocol):
             "client": self.client,
         }
 
-    def _begin(self, scope: dict[str, Any]) -> None:
-        self.cycle = exchange = _Exchange(keep_alive=self.parser.should_keep_alive())  # type: ignore[assignment]
-        task = self.loop.create_task(self._answer(exchange, scope, by_name(self.headers)))
+    def _begin(self, direct: Direct, scope: dict[str, Any]) -> None:
+        keep = self.parser.should_keep_alive()
+        exchange = Exchange(self.transport, self.flow, self.on_response_complete, keep_alive=keep)
+        self.cycle = exchange  # type: ignore[assignment]
+        task = self.loop.create_task(self._answer(direct, exchange, scope, by_name(self.headers)))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _answer(self, exchange: _Exchange, scope: dict[str, Any], headers: dict[bytes, bytes]) -> None:
-        if self._direct is None:
-            return
-        head, body, last = await self._direct(scope, headers)
-        if not isinstance(body, bytes):
-            await self._stream(exchange, head, body, last=last)
-            return
-        if self.flow.write_paused and not exchange.disconnected:
-            await self.flow.drain()
-        exchange.response_complete = True
-        if exchange.disconnected:
-            return
-        ends = last or not exchange.keep_alive
-        own = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        whole_head = b"%b%b%b\r\n" % (head, own, _CLOSE if ends and not last else b"")
-        if len(body) < _WORTH_A_COPY:
-            self.transport.write(whole_head + body)
-        else:
-            self.transport.writelines((whole_head, body))
-        if ends:
-            self.transport.close()
-        self.on_response_complete()
-
-    async def _stream(self, exchange: _Exchange, head: bytes, pieces: Pieces, *, last: bool) -> None:
-        """Write the pieces as chunks, each when the client has taken those before it; break off where one fails."""
-        exchange.response_started = True
-        own = b"".join([b"%b: %b\r\n" % header for header in self.server_state.default_headers])
-        self.transport.write(b"%b%b%b\r\n" % (head, own, b"" if last or exchange.keep_alive else _CLOSE))
-        try:
-            async with aclosing(pieces):
-                async for piece in pieces:
-                    if exchange.disconnected:
-                        return
-                    if piece:
-                        self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                    if self.flow.write_paused:
-                        await self.flow.drain()
-        except Exception:
-            # Without its last chunk the client knows that the answer is not whole.
-            log.exception("an answer broke off")
-            self.transport.abort()
-            return
-        exchange.response_complete = True
-        if exchange.disconnected:
-            return
-        self.transport.write(b"0\r\n\r\n")
-        if last or not exchange.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+    async def _answer(
+        self, direct: Direct, exchange: Exchange, scope: dict[str, Any], headers: dict[bytes, bytes]
+    ) -> None:
+        head, body, last = await direct(scope, headers)
+        await exchange.send(head, body, self.server_state.default_headers, last=last)
 
     def on_body(self, body: bytes) -> None:
         if not self._refused and not self._shedding:
@@ -305,6 +237,9 @@ class Protocol(HttpToolsProtocol):
         """Whether the answer may go out at once: no other is due first, and a web page need not be told by CORS."""
         return not self._answering() and not any(name == b"origin" for name, _ in self.headers)
 
+    def _place(self) -> Place:
+        return placed(self.url.partition(b"?")[0])
+
     def _answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
@@ -321,11 +256,11 @@ class Protocol(HttpToolsProtocol):
         keep = self.parser.should_keep_alive() and b"transfer-encoding" not in headers
         keep = keep and length.isdigit() and int(length) <= _SMALL and not gate.draining
         body = b"" if self.parser.get_method() == b"HEAD" else _BUSY
-        more = _RETRY if keep else _RETRY + _CLOSE
+        more = _RETRY if keep else _RETRY + CLOSE
         self.transport.write(_ANSWER % (503, b"Service Unavailable", len(_BUSY), request_id, more, body))
         if self._observer is not None:
             method = self.parser.get_method().decode("ascii")
-            self._observer.finished(request_id, placed(self.url.partition(b"?")[0]), method, 503, started)
+            self._observer.finished(request_id, self._place(), method, 503, started)
         if not keep:
             self._refused = True
             self.transport.close()
@@ -349,5 +284,5 @@ class Protocol(HttpToolsProtocol):
             request_id = self._observer.request_id(None)
             self._observer.finished(request_id, placed(b""), "", issue.kind.status, time.perf_counter())
         if not self._answering() or not self.cycle.response_started:
-            self.transport.write(_ANSWER % (issue.kind.status, reason, len(body), request_id, more + _CLOSE, body))
+            self.transport.write(_ANSWER % (issue.kind.status, reason, len(body), request_id, more + CLOSE, body))
         self.transport.close()

@@ -14,7 +14,7 @@ from fhir_sched.db.replica import Replica
 from fhir_sched.db.work import Alone, Beside
 from fhir_sched.http import conformance, negotiate, patching, preconditions, publishing
 from fhir_sched.http.messages import Headers, Request, Response, decode_form
-from fhir_sched.interactions import entries
+from fhir_sched.interactions import definitions, entries
 from fhir_sched.interactions.batch import batch
 from fhir_sched.interactions.call import Call
 from fhir_sched.interactions.context import Answer, Context, etag
@@ -93,19 +93,19 @@ class Routes:
         await self.authenticator.close()
 
     async def _respond(self, context: Context, request: Request, path: list[str]) -> Response:
-        strict = self._strict(request)
-        found = conformance.respond(context.base, request, path, strict=strict)
-        if found is not None:
-            return found
         if not path and request.method == "POST":
             return _answer(await self._bundle(context, request))
-        call = self._call(request, path, strict=strict)
+        call = self._call(request, path, strict=self._strict(request))
         mark = _once(request, context.caller)
         if mark is None or path[-1:] == ["_search"]:
             answer = await perform(context, call)
         else:
             answer = await once(context, *mark, lambda inside: perform(inside, call))
-        return _written(answer, request) if request.method in ("POST", "PUT", "PATCH") else _answer(answer)
+        if request.method in ("POST", "PUT", "PATCH"):
+            return _written(answer, request)
+        if answer.status == 200 and definitions.is_one(path):
+            return conformance.cached(answer.body, request)
+        return _answer(answer)
 
     async def _bundle(self, context: Context, request: Request) -> Answer:
         bundle = negotiate.parse(request)

@@ -32,24 +32,28 @@ class Changes:
             self._note(index, target)
 
     def made(self, index: int, call: Call, answer: Answer) -> None:
-        """After a call was performed: what it has written where that was not known before."""
+        """After a call was performed: what it has written, where that was not known before. Raises as `claim` does."""
         if call.method in ("POST", "PUT", "PATCH") and len(call.path) == 1 and answer.location:
             whole, _, _ = answer.location.partition("/_history/")
-            self._by.setdefault(whole.removeprefix(f"{self._context.base}/"), index)
+            target = whole.removeprefix(f"{self._context.base}/")
+            if call.method == "POST":
+                self._by.setdefault(target, index)
+            else:
+                self._note(index, target)
 
     async def _target(self, index: int, call: Call) -> str:
         resource = RESOURCES.get(call.path[0]) if call.path else None
         if resource is None:
             return ""
-        if call.method in ("PUT", "PATCH", "DELETE"):
-            if len(call.path) == 2:
-                return "/".join(call.path)
-            found = await only_match(self._context, resource, call.pairs) if len(call.path) == 1 else None
+        found = None
+        if call.method in ("PUT", "PATCH", "DELETE") and len(call.path) == 2:
+            return "/".join(call.path)
+        if call.method == "DELETE" and len(call.path) == 1:
+            # afterwards nobody can tell; a change by criteria says itself what it has found
+            found = await only_match(self._context, resource, call.pairs)
         elif call.method == "POST" and len(call.path) == 1 and resource.type in self._several:
             wanted = self._calls[index].none_exist
             found = None if wanted is None else await only_match(self._context, resource, criteria(wanted))
-        else:
-            found = None
         return f"{resource.type}/{found}" if found else ""
 
     def _note(self, index: int, target: str) -> None:

@@ -12,16 +12,21 @@ from typing import Any, Final
 
 from fhir_sched import bundle, document, profiles
 from fhir_sched.outcome import FhirError, Issue, Kind
+from fhir_sched.search.parse import NOT_OURS
 from fhir_sched.subset import PARAMETERS, part
 
 Pairs = Iterable[tuple[str, str]]
 FORM: Final = "_search"
-_OTHERS = frozenset({"_format", "_pretty"})
 
 
 def at(path: list[str]) -> bool:
     """Whether a path is that of such a type, or of one of its resources."""
     return 1 <= len(path) <= 2 and path[0] in profiles.definitions()
+
+
+def is_one(path: list[str]) -> bool:
+    """Whether a path is that of a definition."""
+    return len(path) == 2 and at(path)
 
 
 def shown(base: str, path: list[str], pairs: Pairs, *, strict: bool) -> bytes:
@@ -41,7 +46,7 @@ def _read(kind: str, fhir_id: str, pairs: Pairs) -> bytes:
 def _search(kind: str, base: str, pairs: Pairs, *, strict: bool) -> bytes:
     """A searchset of the definitions of that type; unknown parameters by handling, as everywhere."""
     known = {param.name for param in profiles.params(kind)}
-    given = [(name, value) for name, value in pairs if name not in _OTHERS]
+    given = [(name, value) for name, value in pairs if name not in NOT_OURS]
     used = [(name, value) for name, value in given if name in known or name in PARAMETERS]
     ignored = [
         f"{kind} has no search parameter {name!r}; it was not used; it takes {', '.join(sorted(known))}"

@@ -19,6 +19,7 @@ from fhir_sched.db.fragment import Fragment
 from fhir_sched.db.lanes import Lanes
 from fhir_sched.db.transaction import Transaction
 from fhir_sched.definition import Resource
+from fhir_sched.interactions.lapsing import lapsing
 from fhir_sched.outcome import FhirError
 from fhir_sched.resources import RESOURCES
 from fhir_sched.security.caller import ANONYMOUS
@@ -33,7 +34,6 @@ _AT_ONCE = 500
 
 _TENANTS = Fragment("select fhir_sched_tenants_with_openings()::text")
 _WITHDRAW = Fragment("select fhir_sched_withdraw_offers()")
-_LAPSE = "select fhir_sched_lapse_holds($1::uuid, null)"
 _NEXT = "select opening, slot, entry, expires_at, waiting_ahead from fhir_sched_next_offer($1::integer)"
 _DROP = "select fhir_sched_drop_opening($1::bigint)"
 _RECORD = """
@@ -101,9 +101,8 @@ class Offering:
             log.error("an offer failed", exc_info=error)
 
     async def _tenant(self, tenant: str) -> int:
-        await self._lanes.write(tenant, _WITHDRAW)
         # an offer that is over would keep its entry from the slot that just became free
-        await self._lanes.write(tenant, Fragment(_LAPSE, (tenant.encode(),)))
+        await self._lanes.write(tenant, _WITHDRAW, lapsing(tenant))
         made = 0
         for _ in range(_AT_ONCE):
             offered = await self._lanes.retry(lambda: self._offer(tenant))

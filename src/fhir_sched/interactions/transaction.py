@@ -54,9 +54,9 @@ async def transaction(context: Context, listed: list[dict[str, Any]], manner: en
             try:
                 await changes.claim(index, call)
                 answer = await perform(own, call)
+                changes.made(index, call, answer)
             except FhirError as error:
                 raise _at(index, error) from error
-            changes.made(index, call, answer)
             if own.trail is not None and not (own.trail.written or own.trail.operated):
                 told.append((call, answer))
             answers[index] = entries.answered(answer, call.method, manner.wanted)
