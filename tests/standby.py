@@ -59,13 +59,15 @@ class Pair:
     def on_standby(self, statement: str) -> list[tuple[Any, ...]]:
         """What the standby answers its superuser."""
         while True:
-            # replay waits for nobody here, so that it may cancel this too
-            with (
-                contextlib.suppress(psycopg.errors.SerializationFailure),
-                psycopg.connect(self.standby.admin_url, autocommit=True) as connection,
-            ):
-                cursor = connection.execute(statement.encode())
-                return cursor.fetchall() if cursor.description else []
+            try:
+                with psycopg.connect(self.standby.admin_url, autocommit=True) as connection:
+                    cursor = connection.execute(statement.encode())
+                    return cursor.fetchall() if cursor.description else []
+            except psycopg.OperationalError as error:
+                # replay waits for nobody here, so that it may cancel this too, and while it connects; psycopg does not
+                # know the SQLSTATE then
+                if "conflict with recovery" not in str(error):
+                    raise
 
     def on_primary(self, statement: str) -> list[tuple[Any, ...]]:
         """What the primary answers its superuser, whom row-level security does not bind."""
