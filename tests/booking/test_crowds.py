@@ -88,10 +88,8 @@ def test_of_32_who_want_one_of_three_places_three_get_one_and_the_slot_is_free_u
     answers = at_once(clinic, [posted(each) for each in people])
     assert Counter(answer.status_code for answer in answers) == {201: 3, 409: CLIENTS - 3}
     assert all(refusal(answer, 409) for answer in answers if answer.status_code == 409)
-    told = clinic.sql(
-        "select payload -> 'row' ->> 'status' from outbox where aggregate_id = %s order by (payload ->> 'version')::int",
-        row_id(slot),
-    )
+    events = "select payload -> 'row' ->> 'status' from outbox where aggregate_id = %s"
+    told = clinic.sql(f"{events} order by (payload ->> 'version')::int", row_id(slot))
     assert [status for (status,) in told] == ["free", "busy"]
     assert len(clinic.found(f"Appointment?slot={name(slot)}")) == 3
     assert lawful(clinic)
